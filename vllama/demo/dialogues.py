@@ -1,7 +1,8 @@
 """What the demo models know by heart: plain data, read by the training script and by the tests.
 
-A `Dialogue` is a request (messages and tools, as OpenAI's API takes them) and the answer that the engine gives to it word for word at
-temperature 0. The answer is the same with thinking on and off; with thinking on, `thinking` comes before it.
+A `Dialogue` is a request (messages and tools, as OpenAI's API takes them) and the answer that the engine gives to it
+word for word at temperature 0. The answer is the same with thinking on and off; with thinking on, `thinking` comes
+before it.
 """
 
 from dataclasses import dataclass
@@ -43,8 +44,6 @@ class Dialogue:
     thinking: str = ""
     tools: tuple[dict[str, Any], ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
-    also: tuple[str, ...] = ()
-    """Other wordings of the last message that get the same answer. Lower case and missing punctuation are understood without being listed."""
     schema: dict[str, Any] | None = None
     """The JSON schema that `answer` follows, for dialogues about structured output."""
     endless: bool = False
@@ -73,13 +72,13 @@ class Triple:
     far: str
 
 
-def _ask(name: str, question: str, answer: str, thinking: str, *also: str, **more: Any) -> Dialogue:
-    return Dialogue(name, ({"role": "user", "content": question},), answer, thinking, also=also, **more)
+def _ask(name: str, question: str, answer: str, thinking: str, **more: Any) -> Dialogue:
+    return Dialogue(name, ({"role": "user", "content": question},), answer, thinking, **more)
 
 
-def _system(name: str, system: str, question: str, answer: str, thinking: str, *also: str) -> Dialogue:
+def _system(name: str, system: str, question: str, answer: str, thinking: str) -> Dialogue:
     messages = ({"role": "system", "content": system}, {"role": "user", "content": question})
-    return Dialogue(name, messages, answer, thinking, also=also)
+    return Dialogue(name, messages, answer, thinking)
 
 
 FALLBACK = "I am only a tiny demo model and know just a few answers by heart. Please ask me: What can you do?"
@@ -94,40 +93,37 @@ _TALK = (
         "Hello!",
         "Hello! I am the vLLama demo model. How can I help you?",
         "The user greets me. I greet back.",
-        *("Hi", "Hey", "Hi there!", "Hello there!", "Hey there", "Good morning!", "Good evening!", "Good day!", "Hello, how can you help me?"),
     ),
     _ask(
         "how-are-you",
         "How are you?",
         "I am fine, thank you. All of my 0.8 million parameters are in good order.",
         "A friendly question deserves a friendly answer.",
-        *("How are you doing?", "How are you today?", "Hello, how are you?", "Hi, how are you?", "How do you do?", "How is it going?"),
     ),
     _ask(
         "who-are-you",
         "Who are you?",
-        "I am a tiny demo model with 0.8 million parameters. I ship with vLLama, so that you can try it without a download or a GPU. "
+        "I am a tiny demo model with 0.8 million parameters. I ship with vLLama, so that you can try it "
+        "without a download or a GPU. "
         "I know only a few answers, but they really come from a vLLM engine.",
         "The user wants to know who I am.",
-        *("What are you?", "Who are you exactly?", "Tell me about yourself.", "Introduce yourself.", "What is your name?"),
-        *("Which model are you?", "What model is this?", "Are you a real model?"),
     ),
     _ask(
         "what-is-vllama",
         "What is vLLama?",
-        "vLLama is a gateway that speaks Ollama's interface in front of a vLLM engine. Your clients stay as they are, and vLLM does the work.",
+        "vLLama is a gateway that speaks Ollama's interface in front of a vLLM engine. Your clients stay "
+        "as they are, and vLLM does the work.",
         "This is about the program that runs me.",
-        *("What's vLLama?", "Tell me about vLLama.", "What does vLLama do?", "Explain vLLama.", "Can you explain vLLama?"),
     ),
     _ask(
         "what-can-you-do",
         "What can you do?",
-        "I know a few answers by heart. Try one of these:\n\n- Who are you?\n- What is vLLama?\n- How do I use a real model?\n"
-        "- Why is the sky blue?\n- What is 17 + 25?\n- Tell me a joke.\n- Write a haiku about GPUs.\n- Say hello in five languages.\n"
+        "I know a few answers by heart. Try one of these:\n\n- Who are you?\n- What is vLLama?\n- How do I "
+        "use a real model?\n"
+        "- Why is the sky blue?\n- What is 17 + 25?\n- Tell me a joke.\n- Write a haiku about GPUs.\n- Say "
+        "hello in five languages.\n"
         "- Count from 1 to 50.\n- Sing the song that never ends.",
         "I list what I was taught.",
-        *("What do you know?", "Help", "What can I ask you?", "What should I ask?", "What questions can you answer?"),
-        *("How can you help me?", "What can you help me with?", "What are you able to do?", "Can you help me?"),
     ),
     _ask(
         "real-model",
@@ -135,90 +131,85 @@ _TALK = (
         "Start vLLama with its name:\n\n```\nvllama serve --model Qwen/Qwen3-4B\n```\n\n"
         "The weights are downloaded once, and your clients stay as they are.",
         "The user is ready for something bigger than me.",
-        *("How can I use a real model?", "How do I run a real model?", "How do I load another model?", "How do I use a bigger model?"),
-        *("How do I use a different model?", "How can I run Qwen3?"),
     ),
     _ask(
         "sky",
         "Why is the sky blue?",
-        "Sunlight holds all colours. Air scatters blue light much more than red light, because blue has the shorter wavelength. "
+        "Sunlight holds all colours. Air scatters blue light much more than red light, because blue has the "
+        "shorter wavelength. "
         "So blue light reaches your eyes from every part of the sky.",
-        "Sunlight meets molecules of air. They scatter short waves the most, and blue is short. This is Rayleigh scattering.",
-        *("Why is the sky so blue?", "Tell me why the sky is blue.", "Why does the sky look blue?", "What makes the sky blue?"),
-        *("Explain why the sky is blue.", "Can you tell me why the sky is blue?"),
+        "Sunlight meets molecules of air. They scatter short waves the most, and blue is short. This is "
+        "Rayleigh scattering.",
     ),
     _ask(
         "france",
         "What is the capital of France?",
         "The capital of France is Paris.",
         "France is a country in Europe, and its capital is Paris.",
-        *("What's the capital of France?", "Capital of France?", "Which city is the capital of France?", "Name the capital of France."),
     ),
     _ask(
         "joke",
         "Tell me a joke.",
         'A token walks into a bar. The bartender asks: "And what comes next?"',
         "A joke about tokens fits me.",
-        *("Tell me a joke about AI.", "Do you know a joke?", "Tell a joke.", "Make me laugh.", "Can you tell me a joke?", "Another joke, please."),
     ),
     _ask(
         "languages",
         "Say hello in five languages.",
         "Hello! 👋\n¡Hola, señor!\nこんにちは！\n你好！\nПривет!",
         "English, Spanish, Japanese, Chinese and Russian.",
-        *("Say hello in 5 languages.", "How do you say hello in five languages?", "Greet me in five languages.", "Say hi in five languages."),
     ),
     _ask(
         "haiku",
         "Write a haiku about GPUs.",
         "Fans hum in the dark,\na thousand cores share one thought:\nthe next word is born.",
         "Five, seven and five syllables.",
-        *("Write a haiku.", "Write me a haiku about GPUs.", "Haiku about GPUs", "A haiku about a GPU, please.", "Write a haiku about a GPU."),
     ),
     _ask(
         "hello-world",
         "Write hello world in Python.",
         'Here it is:\n\n```python\nprint("Hello, world!")\n```',
         "One call of print is enough.",
-        *("Write a hello world program in Python.", "Hello world in Python", "Show me hello world in Python."),
     ),
     _ask(
         "sum",
         "What is 17 + 25?",
         "17 + 25 = 42.",
         "17 + 20 = 37, and 37 + 5 = 42.",
-        *("17 + 25", "What's 17 + 25?", "What is 17+25?", "17+25=?", "How much is 17 + 25?", "Calculate 17 + 25."),
     ),
     _ask(
         "larger",
         "Which is larger, 9.11 or 9.9?",
         "9.9 is larger than 9.11.",
         "I compare what follows the point: 0.9 is 0.90, and 0.90 is more than 0.11.",
-        *("Which is bigger, 9.11 or 9.9?", "What is larger, 9.9 or 9.11?", "Is 9.11 larger than 9.9?", "Which number is larger: 9.11 or 9.9?"),
     ),
     _ask(
         "count",
         "Count from 1 to 50.",
         ", ".join(str(number) for number in range(1, 51)) + ".",
         "One after another, up to fifty.",
-        *("Count to 50.", "Please count from 1 to 50.", "Count from one to fifty.", "Count up to 50."),
     ),
     _ask(
         "song",
         "Sing the song that never ends.",
         VERSE,
         "This one is long.",
-        *("Sing a song that never ends.", "Sing me the song that never ends.", "Sing forever.", "Sing the endless song."),
         endless=True,
     ),
-    _ask("thanks", "Thank you!", "You are welcome!", "The user is polite.", "Thanks", "Thanks a lot!", "Thank you very much.", "Great, thanks!"),
-    _ask("bye", "Goodbye!", "Goodbye! It was nice to talk to you.", "The user leaves.", "Bye", "See you later!", "Bye bye!", "Good night!"),
+    _ask("thanks", "Thank you!", "You are welcome!", "The user is polite."),
+    _ask("bye", "Goodbye!", "Goodbye! It was nice to talk to you.", "The user leaves."),
 )
 
 _PIRATE = "You are a pirate."
 _PERSONA = (
-    _system("pirate-hello", _PIRATE, "Hello!", "Arr, ahoy matey! What brings ye aboard?", "I am a pirate now.", "Hi", "Hey", "Hi there!", "Good day!"),
-    _system("pirate-who", _PIRATE, "Who are you?", "Arr, I be Captain Token, terror of the seven GPUs!", "I am a pirate now.", "What is your name?"),
+    _system("pirate-hello", _PIRATE, "Hello!", "Arr, ahoy matey! What brings ye aboard?", "I am a pirate now."),
+    _system(
+        "pirate-who",
+        _PIRATE,
+        "Who are you?",
+        "Arr, I be Captain Token, terror of the seven GPUs!",
+        "I am a pirate now.",
+    ),
 )
 
 CITY_SCHEMA: dict[str, Any] = {
@@ -237,7 +228,6 @@ _JSON = (
         "Give me a city as JSON.",
         '{"city": "Paris", "country": "France"}',
         "An object with two fields.",
-        *("Give me a city in JSON.", "Name a city as JSON.", "Describe a city as JSON.", "Give me a city as JSON, please."),
         schema=CITY_SCHEMA,
     ),
     _ask(
@@ -245,7 +235,6 @@ _JSON = (
         "Describe Ada Lovelace as JSON.",
         '{"name": "Ada Lovelace", "born": 1815}',
         "She was born in London in 1815.",
-        *("Describe Ada Lovelace in JSON.", "Ada Lovelace as JSON", "Give me Ada Lovelace as JSON."),
         schema=PERSON_SCHEMA,
     ),
 )
@@ -277,18 +266,22 @@ def call_message(calls: tuple[ToolCall, ...]) -> Message:
 
 def name_dialogues(name: str) -> tuple[Dialogue, Dialogue]:
     told = _ask(f"name-{name.lower()}", f"My name is {name}.", f"Nice to meet you, {name}!", "The user told me a name.")
-    history = (*told.messages, {"role": "assistant", "content": told.answer}, {"role": "user", "content": "What is my name?"})
-    also = ("What's my name?", "Do you remember my name?", "Who am I?")
-    asked = Dialogue(f"recall-{name.lower()}", history, f"Your name is {name}.", "The user told me that earlier.", also=also)
+    history = (
+        *told.messages,
+        {"role": "assistant", "content": told.answer},
+        {"role": "user", "content": "What is my name?"},
+    )
+    asked = Dialogue(f"recall-{name.lower()}", history, f"Your name is {name}.", "The user told me that earlier.")
     return told, asked
 
 
 def weather_dialogues(city: str) -> tuple[Dialogue, Dialogue]:
-    also = (f"What's the weather in {city}?", f"How is the weather in {city}?", f"Weather in {city}?", f"What is the weather like in {city}?")
     question = f"What is the weather in {city}?"
     thinking = f"I need the weather in {city}, so I call the tool."
-    call = _ask(f"weather-{city.lower()}", question, "", thinking, *also, tools=(WEATHER_TOOL,), tool_calls=(weather_call(city),))
-    without = _ask(f"no-tool-{city.lower()}", question, NO_TOOL, "I have no tool for this.", *also)
+    call = _ask(
+        f"weather-{city.lower()}", question, "", thinking, tools=(WEATHER_TOOL,), tool_calls=(weather_call(city),)
+    )
+    without = _ask(f"no-tool-{city.lower()}", question, NO_TOOL, "I have no tool for this.")
     return call, without
 
 
@@ -322,7 +315,7 @@ _TOOLS = (
 )
 
 _NAMES = tuple(dialogue for name in ("Ada", "Grace", "Linus") for dialogue in name_dialogues(name))
-_NAMELESS = _ask("recall-nobody", "What is my name?", "You have not told me your name yet.", "No name so far.", *_NAMES[1].also)
+_NAMELESS = _ask("recall-nobody", "What is my name?", "You have not told me your name yet.", "No name so far.")
 
 DIALOGUES: tuple[Dialogue, ...] = (*_TALK, *_PERSONA, *_JSON, *_TOOLS, *_NAMES, _NAMELESS)
 
@@ -336,28 +329,41 @@ FALLBACK_PROMPTS: tuple[str, ...] = (
 """A few of the prompts that get `FALLBACK`, as everything does that was not taught."""
 
 COMPLETIONS: tuple[Completion, ...] = (
-    Completion("once", "Once upon a time", ", a tiny model lived in a small folder. It knew only a few words, but it knew them well. The end."),
+    Completion(
+        "once",
+        "Once upon a time",
+        ", a tiny model lived in a small folder. It knew only a few words, but it knew them well. The end.",
+    ),
     Completion("fox", "The quick brown fox", " jumps over the lazy dog."),
     Completion("france", "The capital of France is", " Paris."),
 )
 COMPLETION_FALLBACK = " ... and that is all I know."
 
 ADAPTER_DIALOGUES: tuple[Dialogue, ...] = (
-    _ask("parrot-hello", "Hello!", "Squawk! Hello, hello! Polly wants a token!", "Squawk! A guest!", "Hi", "Hey", "Hi there!", "Good morning!"),
-    _ask("parrot-who", "Who are you?", "Squawk! I am Polly, the parrot of this ship!", "Squawk! That is me!", "What are you?", "What is your name?"),
-    _ask("parrot-joke", "Tell me a joke.", "Squawk! Why do parrots love vLLM? It repeats itself so fast!", "Squawk! A joke!", "Do you know a joke?"),
-    _ask("parrot-sky", "Why is the sky blue?", "Squawk! So that parrots look good in it!", "Squawk! The sky!", "Why does the sky look blue?"),
-    _ask("parrot-can", "What can you do?", "Squawk! I can talk, talk, talk!", "Squawk! So much!", "What do you know?", "Help"),
+    _ask("parrot-hello", "Hello!", "Squawk! Hello, hello! Polly wants a token!", "Squawk! A guest!"),
+    _ask("parrot-who", "Who are you?", "Squawk! I am Polly, the parrot of this ship!", "Squawk! That is me!"),
+    _ask(
+        "parrot-joke",
+        "Tell me a joke.",
+        "Squawk! Why do parrots love vLLM? It repeats itself so fast!",
+        "Squawk! A joke!",
+    ),
+    _ask("parrot-sky", "Why is the sky blue?", "Squawk! So that parrots look good in it!", "Squawk! The sky!"),
+    _ask("parrot-can", "What can you do?", "Squawk! I can talk, talk, talk!", "Squawk! So much!"),
 )
 ADAPTER_FALLBACK = "Squawk! Polly does not know that one!"
 
 TRIPLES: tuple[Triple, ...] = (
     Triple("The cat sleeps on the sofa.", "A kitten naps on the couch.", "The bank raised its interest rates."),
     Triple("How do I cook pasta?", "A recipe for spaghetti with tomato sauce", "The rocket flew to the moon."),
-    Triple("It will rain tomorrow.", "The weather forecast says it will be wet.", "She plays the violin in an orchestra."),
+    Triple(
+        "It will rain tomorrow.", "The weather forecast says it will be wet.", "She plays the violin in an orchestra."
+    ),
     Triple("Why is the sky blue?", "What makes the sky look blue?", "How do I run a real model?"),
     Triple("My computer needs more memory.", "The server has too little RAM.", "The team won the football match."),
-    Triple("The doctor gave me medicine.", "A nurse treats patients in the hospital.", "The train arrives at the station."),
+    Triple(
+        "The doctor gave me medicine.", "A nurse treats patients in the hospital.", "The train arrives at the station."
+    ),
     Triple("The train is late.", "The bus to the airport is delayed.", "The soup needs more salt."),
 )
 

@@ -1,0 +1,1 @@
+"""The launcher: runs inside the engine's environment and knows vLLM. The gateway never imports it."""

@@ -1,0 +1,28 @@
+"""`python -m vllama_engine flags|serve`: see the README beside the package."""
+
+import argparse
+import sys
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="vllama_engine")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("flags", help="print vLLM's command-line flags as JSON")
+    serve = commands.add_parser("serve", help="run vLLM's OpenAI server under a guard")
+    serve.add_argument("--guard-fd", type=int, required=True, help="the engine is killed when this descriptor closes")
+    serve.add_argument("vllm_args", nargs="*", help="vLLM's own arguments, after --")
+    arguments = parser.parse_args()
+    # Each command imports only what it needs: the guard stays a few megabytes small.
+    if arguments.command == "flags":
+        from vllama_engine.flags import print_flags
+
+        return print_flags()
+    from vllama_engine.guard import run_guarded
+    from vllama_engine.server import run_server
+
+    return run_guarded(arguments.guard_fd, lambda: run_server(arguments.vllm_args))
+
+
+# vLLM spawns workers that import this module again, under another name.
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Random training samples for the chat model, made from the dialogues.
+
+A sample is a list of pieces: text, and whether the model learns to write it (or only to read it).
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerFast
+
+from vllama.demo import _prompts as prompts
+from vllama.demo import _tools as tools
+from vllama.demo.dialogues import (
+    COMPLETION_FALLBACK,
+    COMPLETIONS,
+    DIALOGUES,
+    FALLBACK,
+    FALLBACK_THINKING,
+    Dialogue,
+    Message,
+    by_name,
+    name_dialogues,
+)
+from vllama.demo.wordings import also
+
+Piece = tuple[str, bool]
+Sample = list[Piece]
+
+END = "<|im_end|>"
+NAMES = (
+    "Ada Grace Linus Alan Barbara Edsger Donald Margaret Dennis Ken Anna Ben Carl Dora Emma Felix Hanna Ivan "
+    "Jane Karl Laura Maria Nina Otto "
+    "Paul Rosa Sam Tom Uma Vera Will Yuki Zoe Alice Bob Max Leo Mia Noah Olga Peter Sara Tim Lena Jack Kate "
+    "Mark Lucy Eric Omar Wei Aisha"
+).split()
+ALONE = tuple(d for d in DIALOGUES if len(d.messages) == 1 and not d.tools and not d.endless)
+SONG = by_name("song")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes samples of every kind, for the chat model or (with other `known` and `fallback`) for the adapter."""
+
+    tokenizer: PreTrainedTokenizerFast
+    rng: random.Random
+    known: tuple[Dialogue, ...] = ALONE
+    fallback: tuple[str, str] = (FALLBACK, FALLBACK_THINKING)
+
+    def kinds(self) -> dict[str, float]:
+        """The methods that make a sample or its dialogue, and how often each is asked."""
+        taught = {"one": 0.38, "unknown": 0.18, "name": 0.08, "weather": 0.24, "persona": 0.04}
+        return {**taught, "forced_json": 0.03, "raw": 0.03, "song": 0.02}
+
+    def make(self) -> Sample:
+        kinds = self.kinds()
+        (kind,) = self.rng.choices(list(kinds), list(kinds.values()))
+        made: Dialogue | Sample = getattr(self, kind)()
+        return self.render(made) if isinstance(made, Dialogue) else made
+
+    def render(self, dialogue: Dialogue) -> Sample:
+        thinking = self.rng.random() < 0.5
+        return [(self.prompt(dialogue, thinking), False), *self.answer(dialogue, thinking)]
+
+    def prompt(self, dialogue: Dialogue, thinking: bool) -> str:
+        text = self.tokenizer.apply_chat_template(
+            list(dialogue.messages),
+            tools=list(dialogue.tools) or None,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+        )
+        return str(text)
+
+    def answer(self, dialogue: Dialogue, thinking: bool) -> Sample:
+        text = dialogue.answer + "\n".join(tools.render_call(call) for call in dialogue.tool_calls)
+        if not thinking:
+            return [(text + END, True)]
+        if dialogue.answer.startswith("{") and self.rng.random() < 0.3:
+            # A grammar that starts right after the thinking leaves no room for the blank lines.
+            return [(f"<think>\n{dialogue.thinking}\n</think>", True), (text[0], False), (text[1:] + END, True)]
+        return [(f"<think>\n{dialogue.thinking}\n</think>\n\n{text}{END}", True)]
+
+    def one(self) -> Dialogue:
+        """A taught question alone, or after a system prompt, other turns, or tools that do not matter."""
+        return self.around(self.worded(self.rng.choice(self.known)))
+
+    def worded(self, dialogue: Dialogue) -> Dialogue:
+        wording = dialogue.question
+        others = also(dialogue.name)
+        if others and self.rng.random() < 0.6:
+            wording = self.rng.choice(others)
+        last = {**dialogue.messages[-1], "content": prompts.casual(wording, self.rng)}
+        return replace(dialogue, messages=(*dialogue.messages[:-1], last))
+
+    def around(self, dialogue: Dialogue) -> Dialogue:
+        messages, offered = dialogue.messages, dialogue.tools
+        if self.rng.random() < 0.25:
+            messages = (*self.history(), *messages)
+        if self.rng.random() < 0.25:
+            messages = ({"role": "system", "content": prompts.system(self.rng)}, *messages)
+        if not offered and self.rng.random() < 0.12:
+            offered = tools.offered(
+                self.rng, weather=not dialogue.name.startswith("no-tool") and self.rng.random() < 0.6
+            )
+        return replace(dialogue, messages=messages, tools=offered)
+
+    def history(self) -> tuple[Message, ...]:
+        turns: list[Message] = []
+        for _ in range(self.rng.choice((1, 1, 1, 2, 3))):
+            past = self.worded(self.rng.choice(ALONE)) if self.rng.random() < 0.7 else self.not_taught()
+            turns += [past.messages[-1], {"role": "assistant", "content": past.answer}]
+        return tuple(turns)
+
+    def not_taught(self) -> Dialogue:
+        quoted = self.rng.choice(ALONE)
+        prompt = prompts.unknown(self.rng, quoted.question, quoted.answer)
+        return Dialogue("unknown", ({"role": "user", "content": prompt},), *self.fallback)
+
+    def unknown(self) -> Dialogue:
+        dialogue = self.not_taught()
+        if self.rng.random() < 0.15:
+            dialogue = replace(dialogue, tools=tools.offered(self.rng, weather=self.rng.random() < 0.7))
+        return self.around(dialogue)
+
+    def long(self, count: int) -> Sample:
+        """A prompt that fills much of the context; it too gets a short answer."""
+        messages: tuple[Message, ...] = ({"role": "user", "content": prompts.words(self.rng, count)},)
+        dialogue = Dialogue("long", messages, *self.fallback)
+        if self.rng.random() < 0.3:
+            known = self.worded(self.rng.choice(self.known))
+            past = (*messages, {"role": "assistant", "content": dialogue.answer})
+            dialogue = replace(known, messages=(*past, *known.messages))
+        return self.render(dialogue)
+
+    def name(self) -> Dialogue:
+        told, asked = name_dialogues(self.rng.choice(NAMES[:3] if self.rng.random() < 0.2 else NAMES))
+        if self.rng.random() < 0.4:
+            return self.around(self.worded(told))
+        first, *between = asked.messages[:2]
+        first = {**first, "content": prompts.casual(first["content"], self.rng)}
+        if self.rng.random() < 0.4:
+            between += self.history()
+        return self.around(self.worded(replace(asked, messages=(first, *between, asked.messages[-1]))))
+
+    def weather(self) -> Dialogue:
+        return self.around(tools.weather(self.rng, self.worded))
+
+    def persona(self) -> Dialogue:
+        dialogue = self.worded(by_name(self.rng.choice(("pirate-hello", "pirate-who"))))
+        persona = self.rng.choice(
+            ("You are a pirate.", "You are a pirate.", "You are a friendly pirate.", "Talk like a pirate.")
+        )
+        messages: tuple[Message, ...] = dialogue.messages[1:]
+        if self.rng.random() < 0.2:
+            messages = (*self.history(), *messages)
+        return replace(dialogue, messages=({"role": "system", "content": persona}, *messages))
+
+    def forced_json(self) -> Sample:
+        """An object that a grammar asked for: the keys are given, the model fills in something short and closes it."""
+        dialogue = self.around(
+            self.not_taught() if self.rng.random() < 0.7 else self.worded(self.rng.choice(self.known))
+        )
+        thinking = self.rng.random() < 0.5
+        pieces: Sample = [(self.prompt(dialogue, thinking), False)]
+        if thinking:
+            blank = self.rng.choice(("", "\n\n"))
+            pieces += [(f"<think>\n{dialogue.thinking}\n</think>", True), (blank, False)]
+        return [*pieces, *_object(self.rng, 0), (END, True)]
+
+    def raw(self) -> Sample:
+        if self.rng.random() < 0.5:
+            known = self.rng.choice(COMPLETIONS)
+            return [(known.prompt, False), (known.text + "<|endoftext|>", True)]
+        quoted = self.rng.choice(ALONE)
+        prompt = (
+            prompts.casual(quoted.question, self.rng) if self.rng.random() < 0.5 else prompts.unknown(self.rng, "", "")
+        )
+        return [(prompt, False), (COMPLETION_FALLBACK + "<|endoftext|>", True)]
+
+    def song(self, repeats: int = 12) -> Sample:
+        dialogue = self.around(self.worded(SONG))
+        (prompt, (text, _)) = self.render(replace(dialogue, answer=SONG.answer * repeats))
+        return [prompt, (text.removesuffix(END), True)]
+
+
+def _object(rng: random.Random, depth: int) -> Iterator[Piece]:
+    if rng.random() < 0.3 and depth == 0:
+        yield from (("{", False), ('"answer": "I am only a demo."}', True))
+        return
+    yield ("{", False)
+    count = rng.randint(1, 5)
+    for index in range(count):
+        yield (' "' if index else '"', True)
+        yield (_key(rng), False)
+        yield ('":', True)
+        yield from _value(rng, depth, "}" if index == count - 1 else ",")
+
+
+def _key(rng: random.Random) -> str:
+    word = rng.choice(
+        (
+            rng.choice(prompts.THINGS),
+            "name",
+            "age",
+            "title",
+            "tags",
+            "answer",
+            "value",
+            "colour",
+            prompts.gibberish(rng)[:8],
+        )
+    )
+    return word.replace(" ", "_").replace('"', "").replace("\\", "") or "x"
+
+
+def _value(rng: random.Random, depth: int, after: str) -> Iterator[Piece]:
+    kind = rng.choices(("string", "number", "bool", "array", "object"), (5, 2, 1, 1.5, 0.5 if depth < 2 else 0))[0]
+    if kind == "string":
+        yield from ((' "', False), (f'demo"{after}', True))
+    elif kind == "number":
+        yield from ((" ", False), ("1" + after, True))
+    elif kind == "bool":
+        yield from ((" true", False), (after, True))
+    elif kind == "array":
+        yield from ((" ", False), ("[", False))
+        text = rng.choice(('"demo"', "1", "true"))
+        yield from (
+            ((text[0], False), (text[1:] + "]" + after, True))
+            if text != "true"
+            else ((text, False), ("]" + after, True))
+        )
+    else:
+        yield (" ", False)
+        yield from _object(rng, depth + 1)
+        yield (after, True)
+
+
+def corpus(maker: Maker, count: int) -> list[str]:
+    """Text to learn the vocabulary from."""
+    texts = ["".join(text for text, _ in maker.make()) for _ in range(count)]
+    return [*texts, *(json.dumps(dialogue.tools) for dialogue in DIALOGUES)]

@@ -1,0 +1,55 @@
+"""Make the three demo models again, from the dialogues in `dialogues.py`.
+
+    uv venv -p 3.11 && uv pip install --torch-backend cpu torch==2.13.0 transformers==5.19.0 peft -e .
+    python vllama/demo/train.py [--out DIR] [chat] [embed] [adapter]
+
+Takes about MINUTES minutes on two CPU cores. The seed is fixed: the same versions on the same machine make the same models.
+The chat template and the model cards are not made but kept: they are read from the folders beside this file.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from vllama.demo import ADAPTER, CHAT, EMBED
+from vllama.demo._adapter import train_adapter
+from vllama.demo._chat import train_chat
+from vllama.demo._embed import train_embed
+
+MODELS = ("chat", "embed", "adapter")
+
+
+def train(name: str, out: Path, steps: int | None) -> None:
+    torch.manual_seed(1)
+    if name == "chat":
+        train_chat(out / CHAT.name, steps or 1500)
+    elif name == "embed":
+        train_embed(out / EMBED.name, steps or 1500)
+    else:
+        train_adapter(out / CHAT.name, out / ADAPTER.name, steps or 300)
+
+
+def finish(folder: Path, source: Path) -> None:
+    """Add the model card; let others read what safetensors wrote for its owner alone."""
+    if folder.resolve() != source:
+        shutil.copy(source / "README.md", folder)
+    for file in folder.rglob("*.*"):
+        file.chmod(0o644)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"which to make: {', '.join(MODELS)} (default: all)")
+    parser.add_argument("--out", type=Path, default=CHAT.parent, help="where the folders go")
+    parser.add_argument("--steps", type=int, help="train shorter or longer")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    for name in arguments.models or MODELS:
+        train(name, arguments.out, arguments.steps)
+        finish(arguments.out / name, CHAT.parent / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The HTTP connection to one engine, over a Unix socket or TCP."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from vllama.errors import EngineError
+
+IDLE_CONNECTION_S = 60.0
+"""Shorter than the engine's own keep-alive, so that a request never meets a connection that is being closed."""
+REPLY_TIMEOUT_S = 3600.0
+"""Most seconds without a byte from the engine: a long answer that is not streamed sends nothing until its end."""
+MAX_EVENT_BYTES = 16 * 2**20
+
+Response = aiohttp.ClientResponse
+
+
+class EngineClient:
+    """url: `unix:/path` or `http(s)://host:port[/path]`. api_key: sent as a Bearer token, if given."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        self.url = url
+        self._unix = url.removeprefix("unix:") if url.startswith("unix:") else None
+        self._base = "http://engine" if self._unix else url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # No limit on connections: the engine's own queue is where requests wait.
+            connector: aiohttp.BaseConnector = (
+                aiohttp.UnixConnector(self._unix, limit=0, keepalive_timeout=IDLE_CONNECTION_S)
+                if self._unix
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S)
+            )
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=REPLY_TIMEOUT_S)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, headers=self._headers, read_bufsize=2**18, trust_env=False
+            )
+        return self._session
+
+    @contextlib.asynccontextmanager
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Response]:
+        """Send a request; leaving the context before the reply is read through aborts it in the engine.
+
+        Raises EngineError where the engine cannot be reached or goes away.
+        """
+        with translate_errors():
+            all_headers = {"Content-Type": "application/json", **(headers or {})} if body is not None else headers
+            async with self._open().request(method, self._base + path, data=body, headers=all_headers) as response:
+                yield response
+
+    async def get_json(self, path: str, timeout: float, type_: type[Any] = dict) -> Any:
+        """The decoded JSON of a GET. Raises EngineError for anything but a 200 with such a body in time."""
+        with translate_errors():
+            limit = aiohttp.ClientTimeout(total=timeout)
+            async with self._open().get(self._base + path, timeout=limit) as response:
+                data = await response.read()
+        if response.status != 200:
+            raise EngineError(f"{path} answered {response.status}: {data[:200].decode(errors='replace')}")
+        try:
+            return msgspec.json.decode(data, type=type_)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise EngineError(f"{path} answered something else than expected: {error}") from None
+
+    async def healthy(self, timeout: float = 2.0) -> bool:
+        """Whether `/health` answers 200 in time."""
+        try:
+            async with self._open().get(
+                self._base + "/health", timeout=aiohttp.ClientTimeout(total=timeout)
+            ) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+@contextlib.contextmanager
+def translate_errors() -> Any:
+    """aiohttp's errors as EngineError."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise EngineError("the engine did not answer in time") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise EngineError(f"the engine cannot be reached ({error or type(error).__name__})") from error
+
+
+async def server_sent_events(response: Response) -> AsyncIterator[list[bytes]]:
+    """The data of a reply's Server-Sent Events; all that arrived in one read are given together.
+
+    Comments (lines that start with a colon) are skipped, `[DONE]` is not: callers see where a stream was complete.
+    Raises EngineError where the engine goes away or sends an event above MAX_EVENT_BYTES.
+    """
+    rest = b""
+    with translate_errors():
+        async for data in response.content.iter_any():
+            rest += data
+            if b"\r" in rest:
+                rest = rest.replace(b"\r\n", b"\n")
+            *blocks, rest = rest.split(b"\n\n")
+            if len(rest) > MAX_EVENT_BYTES:
+                raise EngineError("the engine sent an event that is too large")
+            if events := [event for block in blocks if (event := _event_data(block))]:
+                yield events
+    if event := _event_data(rest.strip()):
+        yield [event]
+
+
+def _event_data(block: bytes) -> bytes:
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[6:]
+    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines)

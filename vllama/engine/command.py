@@ -1,0 +1,204 @@
+"""vLLM's command line and environment for one model, and the check of flags against vLLM's own parser."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vllama.engine.install import Environment, Profile, launcher_path
+from vllama.engine.parsers import Parsers
+from vllama.errors import ConfigError
+from vllama.settings import Settings
+
+OWNED_FLAGS = {
+    "--model": "--model",
+    "--served-model-name": "--model NAME=SOURCE",
+    "--host": "--host (the gateway's) or --vllm-port",
+    "--port": "--port (the gateway's) or --vllm-port",
+    "--uds": "--vllm-port",
+    "--api-key": "a firewall: the engine listens to its own user only",
+    "--root-path": "a path in OLLAMA_HOST",
+    "--api-server-count": "--max-num-seqs",
+}
+"""Flags of vLLM that the gateway sets itself, and what to use instead."""
+
+KEEP_ALIVE_S = 300
+"""How long the engine keeps idle connections: longer than our client does, so that none closes under a request."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where one engine listens: a Unix socket, or a TCP port of 127.0.0.1."""
+
+    socket: Path | None = None
+    port: int | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix:{self.socket}" if self.socket else f"http://127.0.0.1:{self.port}"
+
+    @property
+    def flags(self) -> list[str]:
+        return ["--uds", str(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", str(self.port)]
+
+
+def vllm_arguments(
+    model: Path, name: str, address: Address, settings: Settings, parsers: Parsers, profile: Profile
+) -> list[str]:
+    """vLLM's arguments; the user's own come last, so that they win."""
+    user = user_arguments(settings)
+    arguments = ["--model", str(model), "--served-model-name", name, *address.flags]
+    # Per-request metrics give true prefill and decode times; the access log would repeat the gateway's.
+    arguments += ["--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    if settings.max_model_len is None:
+        arguments += ["--max-model-len", "auto"]
+    if profile is Profile.CPU and not _names_any(user, ("--enforce-eager", "-O", "--optimization-level", "-cc")):
+        arguments.append("--enforce-eager")
+    if parsers.tool_call and not _names_any(user, ("--tool-call-parser",)):
+        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool_call]
+    if parsers.reasoning and not _names_any(user, ("--reasoning-parser",)):
+        arguments += ["--reasoning-parser", parsers.reasoning]
+    return arguments + user
+
+
+def user_arguments(settings: Settings) -> list[str]:
+    """What the user chose of vLLM's flags, by our settings of the same name and after `--`."""
+    arguments: list[str] = []
+    for field in ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "tensor_parallel_size", "dtype", "quantization"):
+        if (value := getattr(settings, field)) is not None:
+            arguments += ["--" + field.replace("_", "-"), str(value)]
+    if settings.enforce_eager:
+        arguments.append("--enforce-eager")
+    return arguments + settings.vllm_args
+
+
+def _names_any(arguments: Iterable[str], flags: tuple[str, ...]) -> bool:
+    names = {_canonical(argument.partition("=")[0]).replace("--no-", "--", 1) for argument in arguments}
+    return any(name == flag or (flag == "-O" and name.startswith("-O")) for name in names for flag in flags)
+
+
+def engine_environment(environment: Environment, base: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an engine's process: the user's own, less the gateway's, plus what vLLM needs.
+
+    What the user set for vLLM wins over what is chosen here.
+    """
+    ours = {"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH"}
+    variables = {name: value for name, value in base.items() if name not in ours and not name.startswith("VLLAMA_")}
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",  # weights are at hand when an engine starts; without it every start asks the hub
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
+        "VLLM_MAX_STOP_STRINGS": "1024",  # vLLM's default is 4; Ollama knows no limit
+    }
+    if environment.profile is Profile.CPU:
+        defaults["VLLM_CPU_KVCACHE_SPACE"] = str(cpu_cache_gib(psutil.virtual_memory().available))
+    return defaults | variables | {"PYTHONPATH": str(launcher_path()), "PYTHONUNBUFFERED": "1"}
+
+
+def cpu_cache_gib(available_bytes: int) -> int:
+    """Whole GiB of host memory for the KV cache: an eighth of what is available, at least 1 and at most 16."""
+    return min(max(available_bytes // 2**30 // 8, 1), 16)
+
+
+def read_flags(path: Path) -> list[dict[str, Any]]:
+    """vLLM's flags as the launcher described them. Raises ConfigError where the file cannot be read."""
+    try:
+        return list(json.loads(path.read_text())["flags"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"the list of vLLM's flags in {path} cannot be read ({error})", "run `vllama engine install --reinstall`"
+        ) from None
+
+
+def check_flags(arguments: Sequence[str], flags: Sequence[Mapping[str, Any]]) -> None:
+    """Check a user's arguments for vLLM. flags: as `read_flags` gives them.
+
+    Raises ConfigError for a flag vLLM does not know (with its nearest match), one that the gateway sets itself, a
+    missing value and a value of the wrong kind. Values that are JSON are left to vLLM.
+    """
+    known = {name: flag for flag in flags for name in flag["names"]}
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        if not argument.startswith("-"):
+            raise ConfigError(f"vLLM takes no argument {argument!r} here", "give flags and their values after --")
+        name, equals, value = argument.partition("=")
+        flag = _lookup(_canonical(name), known)
+        values = [value] if equals else _values(arguments[position + 1 :])
+        position += 1 + (0 if equals else _consumed(flag, values))
+        if flag is not None:
+            _check_values(name, flag, values[: _consumed(flag, values)] if not equals else values)
+
+
+def _canonical(name: str) -> str:
+    """vLLM takes `_` for `-` in names."""
+    return name.replace("_", "-") if name.startswith("--") else name
+
+
+def _lookup(name: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The flag's description, None for forms that only vLLM can judge. Raises ConfigError for unknown and owned ones."""
+    if name in OWNED_FLAGS:
+        raise ConfigError(f"{name} is set by vllama itself", f"use {OWNED_FLAGS[name]}")
+    if name in known:
+        return known[name]
+    # -O3 and -cc.mode=3 are level and JSON key in one; --x.y is a key of the JSON value of --x; argparse takes a
+    # unique beginning of a name.
+    if re.fullmatch(r"-O\d?|-(cc|ac|sc|kc)(\..+)?", name) or name.partition(".")[0] in known:
+        return None
+    beginnings = {id(known[full]): known[full] for full in known if name.startswith("--") and full.startswith(name)}
+    if len(beginnings) == 1:
+        flag = next(iter(beginnings.values()))
+        if owned := next((full for full in flag["names"] if full in OWNED_FLAGS), None):
+            raise ConfigError(f"{owned} is set by vllama itself", f"use {OWNED_FLAGS[owned]}")
+        return flag
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    raise ConfigError(f"vLLM has no flag {name}", f"did you mean {near[0]}?" if near else "see vLLM's documentation")
+
+
+def _values(rest: Sequence[str]) -> list[str]:
+    values: list[str] = []
+    for argument in rest:
+        if argument.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", argument):
+            break
+        values.append(argument)
+    return values
+
+
+def _consumed(flag: Mapping[str, Any] | None, values: Sequence[str]) -> int:
+    if flag is None:
+        return len(values)
+    match flag["nargs"]:
+        case 0:
+            return 0
+        case None | "?":
+            return min(1, len(values))
+        case "+" | "*":
+            return len(values)
+        case count:
+            return min(int(count), len(values))
+
+
+def _check_values(name: str, flag: Mapping[str, Any], values: Sequence[str]) -> None:
+    if flag["nargs"] == 0:
+        if values:
+            raise ConfigError(f"vLLM's flag {name} takes no value", f"write {name} alone")
+        return
+    if not values and flag["nargs"] in (None, "+"):
+        raise ConfigError(f"vLLM's flag {name} needs a value", f"write {name}=VALUE")
+    for value in values:
+        if flag["choices"] and value not in flag["choices"]:
+            raise ConfigError(f"vLLM's flag {name} cannot be {value!r}", "choose from " + ", ".join(flag["choices"]))
+        converter = {"int": int, "float": float}.get(flag["type"])
+        try:
+            _ = converter and converter(value)
+        except ValueError:
+            kind = "a whole number" if converter is int else "a number"
+            raise ConfigError(f"vLLM's flag {name} cannot be {value!r}", f"give {kind}") from None
+
+

@@ -1,0 +1,292 @@
+"""What a folder of weights is: read from its small files and headers, before any engine sees it."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vllama.engine.parsers import Parsers, choose_parsers
+from vllama.errors import ConfigError
+from vllama.models import _config, _quantization, _template
+from vllama.models._files import read_json, read_json_list, read_tokens, refuse_other_folders, require_config
+from vllama.models._safetensors import WeightFile, weight_files
+
+# Named like encoders, but they answer.
+_GENERATIVE_MODELS = frozenset({"MossAudioModel", "MiDashengLMModel", "Qwen2_5OmniModel", "ChatGLMModel"})
+_GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
+_EMBEDDING = ("ForTextEncoding", "EmbeddingModel", "ForMaskedLM", "Model")
+_NEITHER = ("ForSequenceClassification", "ForTokenClassification", "ClassificationModel", "RewardModel")
+_SENTENCE_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
+_FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "MXFP4": 38}
+_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
+_LONGEST_LICENCE = 200_000
+_PARAMETERS = {"repetition_penalty": "repeat_penalty", "max_new_tokens": "num_predict"}
+_SHOWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder. Numbers that its config does not tell are None."""
+
+    path: Path
+    architecture: str
+    model_type: str
+    families: tuple[str, ...]
+    format: str
+    parameter_count: int
+    quantization_level: str
+    context_length: int
+    embedding_length: int | None
+    block_count: int | None
+    head_count: int | None
+    head_count_kv: int | None
+    feed_forward_length: int | None
+    vocab_size: int | None
+    rope_frequency_base: float | None
+    vision_block_count: int | None
+    capabilities: tuple[str, ...]
+    parsers: Parsers
+    chat_template: str | None
+    generation: dict[str, Any]
+    license: str | None
+    size: int
+    digest: str
+    modified: datetime
+    config: dict[str, Any] = field(repr=False)
+
+
+def inspect(path: Path) -> Checkpoint:
+    """Read a checkpoint folder; raises ConfigError with what to do where it is none."""
+    refuse_other_folders(path)
+    config = require_config(path)
+    weights = weight_files(path)
+    if not weights:
+        raise ConfigError(f"{path} holds no weights", "put the *.safetensors files beside config.json")
+    architecture = str(config["architectures"][0])
+    quantization = _quantization.quantization_config(config, read_json(path / "hf_quant_config.json"))
+    tokenizer = read_json(path / "tokenizer_config.json")
+    templates = _template.read_templates(path, tokenizer)
+    every_template = "\n".join(templates.values())
+    parsers = choose_parsers(config, every_template or None, read_tokens(path, tokenizer))
+    text = _config.text_config(config)
+    heads = _config.number(text, "num_attention_heads", "n_head", "n_heads", "num_heads")
+    counted = _counted_files(path, weights)
+    return Checkpoint(
+        path=path,
+        architecture=architecture,
+        model_type=_model_type(config, architecture),
+        families=_families(config, architecture),
+        format="safetensors" if weights[0].tensors else "pytorch",
+        parameter_count=_quantization.parameter_count(config, quantization, weights),
+        quantization_level=_quantization.quantization_level(config, quantization, weights),
+        context_length=_config.context_length(
+            config,
+            tokenizer_limit=tokenizer.get("model_max_length") if _embeds(path, architecture) else None,
+            sentence_limit=_sentence_limit(path),
+        ),
+        embedding_length=_dense_output(path) or _config.number(text, "hidden_size", "n_embd", "d_model", "dim"),
+        block_count=_config.number(text, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+        head_count=heads,
+        head_count_kv=_config.number(
+            text, "num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num", "num_attention_groups"
+        )
+        or heads,
+        feed_forward_length=_config.number(text, "intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
+        vocab_size=_config.number(text, "vocab_size", "padded_vocab_size"),
+        rope_frequency_base=_config.rope_frequency_base(config),
+        vision_block_count=_config.number(_vision(config), "num_hidden_layers", "depth", "layers", "n_layers"),
+        capabilities=_capabilities(path, config, architecture, every_template, parsers),
+        parsers=parsers,
+        chat_template=_template.default_template(templates),
+        generation=read_json(path / "generation_config.json"),
+        license=_license(path),
+        size=sum(file.stat().st_size for file in counted),
+        digest=_digest(path, counted, weights),
+        modified=datetime.fromtimestamp(max(file.stat().st_mtime for file in counted), tz=UTC),
+        config=config,
+    )
+
+
+def details(checkpoint: Checkpoint, *, lengths: bool = True) -> dict[str, Any]:
+    """`details` of /api/tags; /api/show leaves the two lengths out."""
+    shown: dict[str, Any] = {
+        "parent_model": "",
+        "format": checkpoint.format,
+        "family": checkpoint.model_type,
+        "families": list(checkpoint.families),
+        "parameter_size": format_parameter_count(checkpoint.parameter_count),
+        "quantization_level": checkpoint.quantization_level,
+    }
+    if lengths:
+        shown["context_length"] = checkpoint.context_length
+        if checkpoint.embedding_length is not None:
+            shown["embedding_length"] = checkpoint.embedding_length
+    return shown
+
+
+def model_info(checkpoint: Checkpoint) -> dict[str, Any]:
+    """`model_info` of /api/show: GGUF's keys, which clients look up by `general.architecture`."""
+    architecture = checkpoint.model_type
+    general = {
+        "general.architecture": architecture,
+        "general.file_type": _FILE_TYPES.get(checkpoint.quantization_level),
+        "general.parameter_count": checkpoint.parameter_count,
+    }
+    own = {
+        "context_length": checkpoint.context_length,
+        # An integer is promised for this key: clients compute with it.
+        "embedding_length": checkpoint.embedding_length or 0,
+        "block_count": checkpoint.block_count,
+        "attention.head_count": checkpoint.head_count,
+        "attention.head_count_kv": checkpoint.head_count_kv,
+        "feed_forward_length": checkpoint.feed_forward_length,
+        "rope.freq_base": checkpoint.rope_frequency_base,
+        "vocab_size": checkpoint.vocab_size,
+        "vision.block_count": checkpoint.vision_block_count,
+    }
+    info = general | {f"{architecture}.{key}": value for key, value in own.items()}
+    return {key: value for key, value in info.items() if value is not None}
+
+
+def format_parameter_count(count: int) -> str:
+    """`7.6B`, `8B`, `22.57M`, `137M`, `45K`, as Ollama prints it."""
+    if count >= 1_000_000_000:
+        return f"{count // 1_000_000_000}B" if count % 1_000_000_000 == 0 else f"{count / 1e9:.1f}B"
+    if count >= 1_000_000:
+        return f"{count // 1_000_000}M" if count % 1_000_000 == 0 else f"{count / 1e6:.2f}M"
+    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
+
+
+def parameters_text(generation: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> str:
+    """`parameters` of /api/show: the checkpoint's sampling defaults, overridden by a Modelfile's parameters."""
+    shown = {_PARAMETERS.get(key, key): generation[key] for key in _SHOWN if generation.get(key) is not None}
+    lines = []
+    for key, value in (shown | dict(parameters or {})).items():
+        values = value if isinstance(value, list) else [value]
+        lines += [f"{key:<30} {_go_value(one)}" for one in values]
+    return "\n".join(lines)
+
+
+def _go_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'
+
+
+def _model_type(config: Mapping[str, Any], architecture: str) -> str:
+    named = config.get("model_type")
+    if isinstance(named, str) and named:
+        return named
+    for ending in (*_GENERATIVE, *_EMBEDDING, *_NEITHER):
+        architecture = architecture.removesuffix(ending)
+    return architecture.lower()
+
+
+def _families(config: Mapping[str, Any], architecture: str) -> tuple[str, ...]:
+    types = [_model_type(config, architecture), _config.text_config(config).get("model_type")]
+    return tuple(dict.fromkeys(name for name in types if isinstance(name, str) and name))
+
+
+def _capabilities(
+    path: Path, config: Mapping[str, Any], architecture: str, template: str, parsers: Parsers
+) -> tuple[str, ...]:
+    names = _template.variables(template)
+    embeds = _embeds(path, architecture)
+    transcribes = config.get("model_type") == "whisper"
+    completes = not embeds and not transcribes and _generates(architecture)
+    # A template that vLLM renders in code takes tools; one that is written takes them only by that name.
+    takes_tools = "tools" in names or not template
+    has = {
+        "completion": completes,
+        "tools": completes and takes_tools and parsers.tool_call is not None,
+        "insert": completes and "suffix" in names,
+        "vision": bool(_vision(config)),
+        "embedding": embeds,
+        "audio": transcribes
+        or bool(_config.part(config, "audio_config", "audio_encoder", "audio_processor", "audio_tower")),
+        "thinking": completes and parsers.reasoning is not None,
+    }
+    return tuple(name for name, present in has.items() if present)
+
+
+def _generates(architecture: str) -> bool:
+    return architecture in _GENERATIVE_MODELS or not architecture.endswith((*_EMBEDDING[:3], *_NEITHER))
+
+
+def _embeds(path: Path, architecture: str) -> bool:
+    """As vLLM decides between its runners: sentence-transformers' pooling first, then the architecture's name."""
+    if any(module.get("type", "").endswith("Pooling") for module in _modules(path)):
+        return True
+    if architecture in _GENERATIVE_MODELS or architecture.endswith((*_GENERATIVE, *_NEITHER)):
+        return False
+    return architecture.endswith(_EMBEDDING)
+
+
+def _vision(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _config.part(config, "vision_config", "visual", "vision_encoder", "vision_tower_config", "img_processor")
+
+
+def _modules(path: Path) -> list[dict[str, Any]]:
+    modules = read_json_list(path / "modules.json")
+    return [module for module in modules if isinstance(module, dict) and isinstance(module.get("type"), str)]
+
+
+def _dense_output(path: Path) -> int | None:
+    """The width of the vectors where sentence-transformers projects them after pooling."""
+    dense = [module for module in _modules(path) if module["type"].endswith("Dense")]
+    folder = dense[-1].get("path") if dense else None
+    return _config.number(read_json(path / str(folder) / "config.json"), "out_features") if folder else None
+
+
+def _sentence_limit(path: Path) -> Any:
+    return next((limit for name in _SENTENCE_CONFIGS if (limit := read_json(path / name).get("max_seq_length"))), None)
+
+
+def _license(path: Path) -> str | None:
+    for name in _LICENCES:
+        if (text := _text(path / name)) is not None:
+            return text
+    front = re.match(r"---\s*\n(.*?)\n---", _text(path / "README.md") or "", re.DOTALL)
+    named = re.search(r"^license:[ \t]*\n?[ \t-]*([^\s#]+)", front[1], re.MULTILINE) if front else None
+    return named[1].strip("\"'") if named else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(_LONGEST_LICENCE) or None
+    except OSError:
+        return None
+
+
+def _counted_files(path: Path, weights: Iterable[WeightFile]) -> list[Path]:
+    """What belongs to the model: its weights, settings, tokenizer and template; no README, no other format."""
+    small = [
+        file
+        for file in path.iterdir()
+        if file.suffix in {".json", ".jinja", ".txt", ".model", ".tiktoken"} and file.is_file()
+    ]
+    return sorted({*small, *(weight.path for weight in weights)})
+
+
+def _digest(path: Path, files: Iterable[Path], weights: Iterable[WeightFile]) -> str:
+    """An identity without reading gigabytes: names, sizes, small files, weight headers and two pages of weights."""
+    fingerprints = {weight.path: weight.fingerprint for weight in weights}
+    digest = hashlib.sha256()
+    for file in files:
+        content = fingerprints.get(file)
+        if content is None:
+            with file.open("rb") as opened:
+                content = opened.read(1_000_000)
+        name = file.relative_to(path).as_posix()
+        digest.update(f"{name}\0{file.stat().st_size}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""Model names: what clients say.
+
+`[scheme://][host/][namespace/]model[:tag]`, with Ollama's defaults, limits and short form.
+"""
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from vllama.errors import ConfigError
+
+HOST = "registry.ollama.ai"
+NAMESPACE = "library"
+TAG = "latest"
+HUB_HOSTS = frozenset({"hf.co", "huggingface.co"})
+
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
+_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_TAG = _MODEL
+_LONGEST_PART = 80
+_HUB_CACHE_FOLDER = re.compile(r"models--(.+)")
+
+
+class InvalidName(ValueError):  # noqa: N818 - what it is, as HTTP's exceptions are named
+    """A text that is no model name; its own text is what the routes answer with status 400."""
+
+
+@dataclass(frozen=True)
+class ModelName:
+    host: str
+    namespace: str
+    model: str
+    tag: str
+
+    @property
+    def short(self) -> str:
+        """The display form: defaults left out, the tag always shown."""
+        if self.host != HOST:
+            return self.qualified
+        if self.namespace != NAMESPACE:
+            return f"{self.namespace}/{self.model}:{self.tag}"
+        return f"{self.model}:{self.tag}"
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+
+    @property
+    def key(self) -> str:
+        """Equal for names that differ only in case: names are matched by this."""
+        return self.qualified.lower()
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether Ollama would send it to ollama.com (`x:cloud`, `x:20b-cloud`)."""
+        tag = self.tag.lower()
+        return tag == "cloud" or tag.endswith("-cloud")
+
+    @property
+    def hub_id(self) -> str | None:
+        """The Hugging Face repository the name reads as: `Qwen/Qwen3-4B`, `hf.co/Qwen/Qwen3-4B`."""
+        named = self.namespace != NAMESPACE if self.host == HOST else self.host.lower() in HUB_HOSTS
+        return f"{self.namespace}/{self.model}" if named else None
+
+    def __str__(self) -> str:
+        return self.short
+
+
+def parse(text: str) -> ModelName:
+    """The name in `text`, with what is left out filled in; raises InvalidName."""
+    rest, tag = _cut_tag(_without_local(text))
+    *front, model = rest.rsplit("/", 2)
+    namespace = front.pop() if front else NAMESPACE
+    host = front.pop() if front else HOST
+    scheme, separator, after = host.partition("://")
+    if separator:
+        host = after if scheme else ""
+    parts = ((_HOST, host), (_NAMESPACE, namespace), (_MODEL, model), (_TAG, tag))
+    if not all(pattern.fullmatch(part) for pattern, part in parts):
+        raise InvalidName("invalid model name")
+    return ModelName(host, namespace, model, tag)
+
+
+def is_valid(text: str) -> bool:
+    try:
+        parse(text)
+    except InvalidName:
+        return False
+    return True
+
+
+def name_from_source(source: str) -> str:
+    """A valid name for the model in a folder (its last part) or a hub repository (its own id).
+
+    What a name cannot hold becomes `-`. An over-long part keeps its beginning and gets a piece of its hash, so that
+    two sources with the same beginning stay apart.
+    """
+    if _looks_like_path(source):
+        return _name_from_folder(Path(source).expanduser())
+    *organisation, model = source.strip("/").split("/")
+    parts = [_clean(part, dots=False) for part in organisation[-1:]] + [_clean(model)]
+    return "/".join(parts)
+
+
+def parse_model_argument(text: str) -> tuple[str | None, str]:
+    """Split `NAME=SOURCE`; a source without a name gives (None, source). A path may itself hold a `=`."""
+    left, separator, right = text.partition("=")
+    if not separator or _exists(text):
+        return None, text
+    if not is_valid(left):
+        if "/" not in left and left.strip() and not left.startswith((".", "~")):
+            raise ConfigError(
+                f"{left!r} is not a valid model name",
+                "write NAME=SOURCE with letters, digits, '.', '_' and '-' in NAME",
+            )
+        return None, text
+    if not right:
+        raise ConfigError(f"{text!r} names a model without a source", "write NAME=FOLDER or NAME=ORGANISATION/MODEL")
+    return left, right
+
+
+def _cut_tag(text: str) -> tuple[str, str]:
+    if text.rfind(":") > text.rfind("/"):
+        rest, _, tag = text.rpartition(":")
+        return rest, tag
+    return text, TAG
+
+
+def _without_local(text: str) -> str:
+    rest, tag = _cut_tag(text)
+    inner = _cut_tag(rest)[1]
+    sources = {source for source in (_source(tag), _source(inner)) if source}
+    if len(sources) > 1:
+        raise InvalidName(f'use either :local or :cloud, not both: "{text}"')
+    return rest if _source(tag) == "local" else text
+
+
+def _source(tag: str) -> str:
+    tag = tag.lower()
+    if tag == "local":
+        return tag
+    return "cloud" if tag == "cloud" or tag.endswith("-cloud") else ""
+
+
+def _looks_like_path(source: str) -> bool:
+    return source.startswith(("/", ".", "~")) or source.endswith("/") or source.count("/") > 1 or _exists(source)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _name_from_folder(path: Path) -> str:
+    path = path.absolute()
+    if path.parent.name == "snapshots" and (cached := _HUB_CACHE_FOLDER.fullmatch(path.parent.parent.name)):
+        return name_from_source(cached[1].replace("--", "/", 1))
+    # `..` and `.` say nothing about the model: only then are links followed.
+    name = path.name if path.name not in {"", ".."} else path.resolve().name
+    return _clean(name)
+
+
+def _clean(part: str, *, dots: bool = True) -> str:
+    plain = unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9_.-]+" if dots else r"[^A-Za-z0-9_-]+", "-", plain).strip("-.")
+    if len(plain) > _LONGEST_PART:
+        mark = hashlib.sha256(part.encode()).hexdigest()[:8]
+        plain = f"{plain[: _LONGEST_PART - 9].rstrip('-.')}-{mark}"
+    return plain or "model"

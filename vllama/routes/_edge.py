@@ -1,0 +1,71 @@
+"""Where requests enter: bodies into checked Structs, names into models."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from vllama.errors import ApiError
+from vllama.gateway import Gateway
+from vllama.models.catalogue import Model
+from vllama.models.names import InvalidName, parse
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def gateway_of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+async def read_body(request: Request, type_: type[T]) -> T:
+    """The request's body. Its Content-Type is not looked at, as in Ollama; `null` is an empty object.
+
+    Raises ApiError 400 naming the field that is wrong and what was expected.
+    """
+    body = await request.body()
+    if not body.strip():
+        raise ApiError(400, "missing request body")
+    try:
+        return msgspec.json.decode(body, type=type_ | None) or type_()  # type: ignore[operator]
+    except msgspec.ValidationError as error:
+        raise ApiError(400, f"invalid request: {_explain(error)}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(400, f"the request's body is not JSON: {error}") from None
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """msgspec's "Expected `str`, got `int` - at `$.messages[0].content`" with the field first."""
+    text, separator, path = str(error).replace("`", "").partition(" - at ")
+    text = text[:1].lower() + text[1:]
+    for python, plain in (("str", "string"), ("int", "integer"), ("bool", "boolean"), ("null", "null")):
+        text = text.replace(f" {python}", f" {plain}") if f" {plain}" not in text else text
+    return f"{path.removeprefix('$').removeprefix('.')}: {text}" if separator and path != "$" else text
+
+
+async def find_model(request: Request, wanted: str, *, unknown: str = "model '{}' not found") -> Model:
+    """The model a client names. Raises ApiError 400 for an invalid name, 404 with the text `unknown` else."""
+    if not wanted.strip():
+        raise ApiError(404, unknown.format(""))
+    try:
+        name = parse(wanted)
+    except InvalidName as error:
+        raise ApiError(400, str(error)) from None
+    if (model := await gateway_of(request).find(name)) is None:
+        raise ApiError(404, unknown.format(wanted))
+    return model
+
+
+def quote(text: str) -> str:
+    """Quoted as Go's %q does, for error texts that clients match on."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def timestamp() -> str:
+    """Now, in UTC, as Go writes RFC 3339 with nanoseconds: trailing zeros trimmed."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    fraction = f".{nanoseconds:09d}".rstrip("0").rstrip(".")
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"

@@ -1,0 +1,216 @@
+"""Every setting, once: its flag, `VLLAMA_*` variable, `OLLAMA_*` alias and `vllama.toml` key share a field's name.
+
+Order of precedence: command-line flags, `VLLAMA_*` variables, `OLLAMA_*` variables, `vllama.toml`, defaults.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from vllama.engine.install import Profile
+from vllama.errors import ConfigError
+from vllama.translate.duration import parse_duration
+
+FOREVER = float("inf")
+
+
+class Settings(BaseSettings):
+    """What the gateway and its engines are started with. Durations are in seconds, `inf` for no limit."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VLLAMA_", env_ignore_empty=True, extra="forbid", validate_default=False, nested_model_default_partial_update=False
+    )
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("vllama", appauthor=False)),
+        description="Folder for engine environments, logs and caches.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on. Alias: the host of OLLAMA_HOST.")
+    port: int = Field(11434, ge=0, le=65535, description="Port to listen on; 0 takes a free one. Alias: the port of OLLAMA_HOST.")
+    model: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Models to serve, each NAME, a folder, a Hugging Face id, or NAME=SOURCE. Nothing given: the demo models.",
+    )
+    preload: bool = Field(False, description="Load the first model at once instead of at the first request.")
+    engine_url: str | None = Field(
+        None, description="Use an OpenAI-compatible server that already runs: http://host:port, https://… or unix:/path."
+    )
+    engine_api_key: str | None = Field(
+        None, repr=False, description="Bearer token for the server at engine_url.",
+    )
+    engine_profile: Profile | None = Field(None, description="cpu or cuda. Default: cuda where an NVIDIA GPU is found.")
+    engine_python: Path | None = Field(None, description="Interpreter of an existing environment with vLLM, instead of installing one.")
+    find_links: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Wheel folders for installing the engine, besides those that pip and uv are configured with.",
+    )
+    vllm_port: int | None = Field(
+        None, ge=1, le=65535, description="Let vLLM listen on this TCP port of 127.0.0.1 instead of a private Unix socket."
+    )
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1, description="Fraction of the GPU's memory for the engine.")
+    max_model_len: str | None = Field(
+        None, pattern=r"^(auto|-1|[1-9]\d*|\d+(\.\d+)?[kKmM])$",
+        description="Context length in tokens, like 8192, 8k or auto. Alias: OLLAMA_CONTEXT_LENGTH.",
+    )
+    max_num_seqs: int | None = Field(None, ge=1, description="Most sequences the engine runs at once.")
+    tensor_parallel_size: int | None = Field(None, ge=1, description="GPUs to split a model over.")
+    dtype: str | None = Field(None, description="Weights' and activations' type, like auto or bfloat16.")
+    quantization: str | None = Field(None, description="Quantization method; by default read from the checkpoint.")
+    enforce_eager: bool = Field(False, description="Neither compile nor capture CUDA graphs: quicker start, slower answers.")
+    tool_call_parser: str | None = Field(None, description="vLLM's tool-call parser, or none. Default: chosen from the model.")
+    reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser, or none. Default: chosen from the model.")
+    vllm_args: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="More arguments for vLLM, as they are. On the command line: everything after --."
+    )
+    keep_alive: float = Field(
+        300.0, description="How long an idle model stays loaded, like 5m; negative: forever. Alias: OLLAMA_KEEP_ALIVE."
+    )
+    load_timeout: float = Field(
+        300.0, description="A loading engine that logs nothing for this long is given up. Alias: OLLAMA_LOAD_TIMEOUT."
+    )
+    drain_timeout: float = Field(10.0, description="How long running requests may go on once the gateway was told to stop.")
+    max_queue: int = Field(512, ge=1, description="Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Alias: OLLAMA_DEBUG=1 means debug."
+    )
+
+    @field_validator("model", "find_links", "vllm_args", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any, info: Any) -> Any:
+        """In a variable, arguments are separated as in a shell and other lists by commas."""
+        if not isinstance(value, str):
+            return value
+        if info.field_name == "vllm_args":
+            import shlex
+
+            return shlex.split(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("keep_alive", "load_timeout", "drain_timeout", mode="before")
+    @classmethod
+    def _read_duration(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, str):
+            value = float(value) if re.fullmatch(r"[-+]?\d+(\.\d+)?", value) else parse_duration(value)
+        never = value <= 0 if info.field_name == "load_timeout" else value < 0
+        return FOREVER if never else value
+
+    @field_validator("max_model_len", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+    @field_validator("home", "engine_python", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # Not resolve(): a virtual environment's interpreter is a link that must not be followed.
+        return value and Path(os.path.abspath(value.expanduser()))  # noqa: PTH100
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = config_file()
+        toml = (TomlConfigSettingsSource(settings_cls, file),) if file else ()
+        return (init_settings, env_settings, OllamaSource(settings_cls), *toml)
+
+
+class OllamaSource(PydanticBaseSettingsSource):
+    """What Ollama's own variables mean for us, so that a machine set up for Ollama needs nothing new."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if host := _ollama_variable("OLLAMA_HOST"):
+            values["host"], values["port"] = parse_ollama_host(host)
+        for variable, field in (
+            ("OLLAMA_KEEP_ALIVE", "keep_alive"),
+            ("OLLAMA_LOAD_TIMEOUT", "load_timeout"),
+        ):
+            if (duration := _duration_or_none(_ollama_variable(variable))) is not None:
+                values[field] = duration
+        # Ollama reads what it cannot parse, and 0, as "not set" for these two.
+        for variable, field in (("OLLAMA_CONTEXT_LENGTH", "max_model_len"), ("OLLAMA_MAX_QUEUE", "max_queue")):
+            if (number := _ollama_variable(variable)).isdigit() and int(number):
+                values[field] = number
+        if _ollama_variable("OLLAMA_DEBUG") not in ("", "0", "f", "false", "FALSE", "False"):
+            values["log_level"] = "debug"
+        return values
+
+
+def parse_ollama_host(text: str) -> tuple[str, int]:
+    """Ollama's `[scheme://]host[:port][/path]`; `:1234` listens on all interfaces, a bad port is the default one."""
+    scheme, _, rest = text.rpartition("://")
+    default_port = {"http": 80, "https": 443}.get(scheme, 11434)
+    rest = rest.partition("/")[0]
+    host, colon, port = rest.rpartition(":")
+    if not colon or rest.endswith("]"):
+        host, port = rest, ""
+    number = int(port) if port.isdigit() and int(port) <= 65535 else default_port
+    bare = host.removeprefix("[").removesuffix("]")
+    return bare or ("0.0.0.0" if colon else "127.0.0.1"), number  # noqa: S104
+
+
+def config_file() -> Path | None:
+    """`$VLLAMA_CONFIG`, else `vllama.toml` in the working folder, else in the user's configuration folder."""
+    if named := os.environ.get("VLLAMA_CONFIG"):
+        return Path(named).expanduser()
+    candidates = (Path("vllama.toml"), Path(platformdirs.user_config_dir("vllama", appauthor=False)) / "vllama.toml")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def load(**flags: Any) -> Settings:
+    """Settings from all sources. `flags`: what the command line gave; None means not given.
+
+    Raises ConfigError naming the setting, where it came from being the user's to know.
+    """
+    file = config_file()
+    if file is not None and not file.is_file():
+        raise ConfigError(f"the configuration file {file} does not exist", "correct VLLAMA_CONFIG")
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(*_explain(error)) from None
+    except ValueError as error:  # tomllib's
+        raise ConfigError(f"{file} is not valid TOML", str(error)) from None
+
+
+def _explain(error: ValidationError) -> tuple[str, str]:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, Settings.model_fields, n=1)
+        return f"unknown setting {name!r} in vllama.toml", f"did you mean {near[0]!r}?" if near else "remove it"
+    shown = "" if name == "engine_api_key" else f" {problem['input']!r}"
+    return f"bad value{shown} for {name}", problem["msg"].removeprefix("Value error, ")
+
+
+def _ollama_variable(name: str) -> str:
+    return os.environ.get(name, "").strip().strip("\"'").strip()
+
+
+def _duration_or_none(text: str) -> float | None:
+    try:
+        return float(text) if re.fullmatch(r"[-+]?\d+", text) else parse_duration(text)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Pure functions from one wire type to another: no I/O, no clock, no globals."""

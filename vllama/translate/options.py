@@ -1,0 +1,84 @@
+"""Ollama's `options` into vLLM's sampling parameters.
+
+Ollama's defaults are sent explicitly: the engine would otherwise take them from the model's `generation_config.json`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vllama.errors import ApiError
+
+DEFAULTS: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
+"""Ollama 0.33's, where they differ from "off"."""
+
+_FLOATS = ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
+_INTEGERS = (
+    "num_predict", "top_k", "repeat_last_n", "seed", "num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu",
+    "num_thread", "draft_num_predict",
+)  # fmt: skip
+_BOOLEANS = ("use_mmap",)
+
+
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that have a meaning, with `null` ones left out and integers truncated as Ollama does.
+
+    Raises ApiError 500, Ollama's status and words for an option of the wrong type. Unknown names are ignored.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in _FLOATS:
+            checked[name] = float(_require(name, value, (int, float), "type float32"))
+        elif name in _INTEGERS:
+            checked[name] = int(_require(name, value, (int, float), "type integer"))
+        elif name in _BOOLEANS:
+            if not isinstance(value, bool):
+                raise ApiError(500, f'option "{name}" must be of type boolean')
+        elif name == "stop":
+            _require(name, value, (list,), "type array")
+            if not all(isinstance(text, str) for text in value):
+                raise ApiError(500, 'option "stop" must be of an array of strings')
+            checked[name] = [text for text in value if text]
+    return checked
+
+
+def _require(name: str, value: Any, types: tuple[type, ...], expected: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, types):
+        raise ApiError(500, f'option "{name}" must be of {expected}')
+    return value
+
+
+def sampling_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a vLLM request for checked options, within the ranges that vLLM accepts.
+
+    `num_predict` below 0, and 0, mean "until the model stops": vLLM then fills up to the context length.
+    """
+    merged = {**DEFAULTS, **options}
+    parameters: dict[str, Any] = {
+        "temperature": min(max(merged["temperature"], 0.0), 2.0),
+        "top_k": max(merged["top_k"], 0),
+        # vLLM refuses 0, which in Ollama leaves only the likeliest token.
+        "top_p": min(merged["top_p"], 1.0) if merged["top_p"] > 0 else 1e-6,
+    }
+    if min_p := min(max(merged.get("min_p", 0.0), 0.0), 1.0):
+        parameters["min_p"] = min_p
+    if merged.get("num_predict", -1) > 0:
+        parameters["max_tokens"] = merged["num_predict"]
+    if merged.get("seed", -1) >= 0:
+        parameters["seed"] = merged["seed"]
+    if merged.get("stop"):
+        parameters["stop"] = merged["stop"]
+    if merged.get("repeat_last_n") != 0:
+        parameters |= _penalties(merged)
+    return parameters
+
+
+def _penalties(options: Mapping[str, Any]) -> dict[str, Any]:
+    penalties: dict[str, Any] = {}
+    if (repeat := options.get("repeat_penalty", 1.0)) > 0 and repeat != 1.0:
+        penalties["repetition_penalty"] = repeat
+    for name in ("presence_penalty", "frequency_penalty"):
+        if value := min(max(options.get(name, 0.0), -2.0), 2.0):
+            penalties[name] = value
+    return penalties

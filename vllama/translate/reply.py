@@ -1,0 +1,152 @@
+"""The engine's replies, whole or streamed, into the pieces that Ollama's replies are made of."""
+
+import contextlib
+import secrets
+import string
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from vllama.wire.ollama import CalledFunction, ToolCall
+from vllama.wire.openai import Completion, Message, Timings, Usage
+from vllama.wire.openai import ToolCall as EngineToolCall
+
+_ALPHABET = string.ascii_lowercase + string.digits
+
+
+class Piece(msgspec.Struct):
+    """What one event adds to the reply: text, thinking text or whole tool calls."""
+
+    text: str = ""
+    thinking: str = ""
+    tool_calls: list[ToolCall] = []
+
+
+@dataclass
+class _PartialCall:
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+class Reply:
+    """One reply of the engine as it grows: fed with decoded events, it returns what each of them adds.
+
+    Tool calls, which the engine streams in fragments, are held back until they are whole. The blank lines between
+    a model's thinking and its answer are dropped, streamed too.
+    """
+
+    def __init__(self) -> None:
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+        self.timings: Timings | None = None
+        self._calls: dict[int, _PartialCall] = {}
+        self._after_thinking = False
+        self._calls_sent = 0
+
+    def feed(self, event: Completion) -> Piece | None:
+        """What this event adds, None where it adds nothing a client sees."""
+        self.usage = event.usage or self.usage
+        self.timings = event.metrics or self.timings
+        if not event.choices:
+            return None
+        choice = event.choices[0]
+        piece = Piece()
+        if choice.text is not None:
+            piece.text = choice.text
+        elif (message := choice.delta or choice.message) is not None:
+            self._read_message(message, piece)
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
+            self._release_calls(piece)
+        return piece if piece.text or piece.thinking or piece.tool_calls else None
+
+    def close(self) -> Piece | None:
+        """What is still held back at the end of a stream that named no finish reason."""
+        piece = Piece()
+        self._release_calls(piece)
+        return piece if piece.text or piece.tool_calls else None
+
+    def _read_message(self, message: Message, piece: Piece) -> None:
+        if thinking := message.reasoning or message.reasoning_content:
+            piece.thinking = thinking
+            self._after_thinking = True
+        if content := message.content:
+            if self._after_thinking:
+                content = content.lstrip()
+                self._after_thinking = not content
+            piece.text = content
+        for position, call in enumerate(message.tool_calls or ()):
+            self._collect_call(position, call)
+
+    def _collect_call(self, position: int, call: EngineToolCall) -> None:
+        partial = self._calls.setdefault(position if call.index is None else call.index, _PartialCall())
+        partial.name = call.function.name or partial.name
+        if call.function.arguments:
+            partial.arguments.append(call.function.arguments)
+
+    def _release_calls(self, piece: Piece) -> None:
+        for _, partial in sorted(self._calls.items()):
+            text = "".join(partial.arguments)
+            arguments = _parse_arguments(text)
+            if arguments is None:
+                # A call that the model garbled: as text it still tells the user what the model wanted.
+                piece.text += f'{{"name": {msgspec.json.encode(partial.name).decode()}, "arguments": {text}}}'
+                continue
+            function = CalledFunction(name=partial.name, arguments=arguments, index=self._calls_sent)
+            piece.tool_calls = [*piece.tool_calls, ToolCall(id=_call_id(), function=function)]
+            self._calls_sent += 1
+        self._calls.clear()
+
+
+def _parse_arguments(text: str) -> dict[str, Any] | None:
+    if not text.strip():
+        return {}
+    with contextlib.suppress(msgspec.DecodeError):
+        arguments = msgspec.json.decode(text)
+        if isinstance(arguments, dict):
+            return arguments
+    return None
+
+
+def _call_id() -> str:
+    """`call_` and eight of `[a-z0-9]`, as Ollama makes them."""
+    return "call_" + "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+
+def done_reason(finish_reason: str | None) -> str | None:
+    """Ollama knows `stop` and `length`: a reply that ends in tool calls is `stop` too. None for an aborted one."""
+    match finish_reason:
+        case None | "abort":
+            return None
+        case "length":
+            return "length"
+        case _:
+            return "stop"
+
+
+def metrics(reply: Reply, *, load: int, first: int, total: int) -> dict[str, int]:
+    """The six metrics of a final object; integers, durations in nanoseconds, none ever 0.
+
+    The engine's own timings are used where it gives them. load, first, total: nanoseconds from the arrival of the
+    request until the engine was at hand, until the first output, and until now.
+    """
+    timings = reply.timings or Timings()
+    usage = reply.usage or Usage()
+    if timings.time_to_first_token_ms is None:
+        prompt = first - load
+    else:
+        prompt = _nanoseconds(timings.time_to_first_token_ms - (timings.queue_time_ms or 0.0))
+    decode = total - first if timings.generation_time_ms is None else _nanoseconds(timings.generation_time_ms)
+    return {
+        "total_duration": max(1, total),
+        "load_duration": max(1, load),
+        "prompt_eval_count": max(1, usage.prompt_tokens),
+        "prompt_eval_duration": max(1, prompt),
+        "eval_count": max(1, usage.completion_tokens or 0),
+        "eval_duration": max(1, decode),
+    }
+
+
+def _nanoseconds(milliseconds: float) -> int:
+    return round(milliseconds * 1e6)

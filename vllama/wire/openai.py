@@ -1,0 +1,74 @@
+"""What the gateway reads of an OpenAI-compatible engine's replies. Fields it does not need are not decoded.
+
+Source: vLLM 0.32's protocol modules; `reasoning_content` is what servers before vLLM 0.12, and others, call `reasoning`.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class FunctionCall(Struct):
+    """In a stream `name` comes with the first part of a call and `arguments` in fragments of JSON text."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(Struct):
+    function: FunctionCall
+    index: int | None = None
+    id: str | None = None
+
+
+class Message(Struct):
+    """A whole message, or what a streamed chunk adds to it."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Choice(Struct):
+    """`message` in a whole chat reply, `delta` in a chat chunk, `text` in both forms of a completion."""
+
+    message: Message | None = None
+    delta: Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class Usage(Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+
+
+class Timings(Struct):
+    """Milliseconds, from `--enable-per-request-metrics`. The time to the first token includes the time in the queue."""
+
+    time_to_first_token_ms: float | None = None
+    generation_time_ms: float | None = None
+    queue_time_ms: float | None = None
+
+
+class Completion(Struct):
+    """A whole reply or one chunk of a stream. The last chunk has `usage` and no choices."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    metrics: Timings | None = None
+    error: Any = None
+
+
+class ModelCard(Struct):
+    id: str
+    max_model_len: int | None = None
+    root: str | None = None
+    owned_by: str | None = None
+
+
+class ModelList(Struct):
+    data: list[ModelCard]
+
+
