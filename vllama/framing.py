@@ -36,7 +36,7 @@ def accepts_events(request: Request) -> bool:
 
 
 async def stream(request: Request, lines: Lines) -> Response:
-    """A streamed response. The first lines are waited for, so that errors before them still get a status of their own."""
+    """A streamed response. The first lines are waited for: an error before them still gets a status of its own."""
     try:
         first = await until_client_leaves(request, anext(lines))
     except BaseException:

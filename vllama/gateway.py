@@ -40,9 +40,11 @@ class Gateway:
         """Ask a server that somebody else runs what it serves. Raises ApiError 502 where it does not answer."""
         assert self.attached is not None
         try:
-            listed: ModelList = await self.attached.get_json("/v1/models", timeout=10.0, type_=ModelList)
+            listed: ModelList = await self.attached.get_json("/v1/models", seconds=10.0, type_=ModelList)
         except EngineError as error:
-            raise ApiError(502, f"the server at {self.attached.url} does not list its models: {error.message}") from error
+            raise ApiError(
+                502, f"the server at {self.attached.url} does not list its models: {error.message}"
+            ) from error
         self.catalogue.replace_all(_attached_model(card) for card in listed.data)
 
     def note_once(self, key: str, text: str) -> None:
@@ -58,4 +60,6 @@ def modified(catalogue: Catalogue, model: Model) -> datetime:
 
 
 def _attached_model(card: ModelCard) -> Model:
-    return Model(parse(name_from_source(card.id)), source=card.id, engine_name=card.id, context_length=card.max_model_len)
+    return Model(
+        parse(name_from_source(card.id)), source=card.id, engine_name=card.id, context_length=card.max_model_len
+    )

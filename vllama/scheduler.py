@@ -169,9 +169,11 @@ class LocalScheduler:
                     resident = await self._make_resident(model)
             except VllamaError as error:
                 failure = error
-                logger.error("%s", error)
+                logger.error("%s", error)  # noqa: TRY400 - its text says it all
             except Exception as error:
-                failure = EngineError(f"loading {model.name.short} failed: {error!r}", "this is a fault of vllama's: report it")
+                failure = EngineError(
+                    f"loading {model.name.short} failed: {error!r}", "this is a fault of vllama's: report it"
+                )
                 logger.exception("loading %s failed", model.name.short)
             served = [waiter for waiter in self._waiters if waiter.model.name.key == model.name.key]
             self._waiters = [waiter for waiter in self._waiters if waiter not in served]

@@ -30,7 +30,11 @@ class Settings(BaseSettings):
     """What the gateway and its engines are started with. Durations are in seconds, `inf` for no limit."""
 
     model_config = SettingsConfigDict(
-        env_prefix="VLLAMA_", env_ignore_empty=True, extra="forbid", validate_default=False, nested_model_default_partial_update=False
+        env_prefix="VLLAMA_",
+        env_ignore_empty=True,
+        extra="forbid",
+        validate_default=False,
+        nested_model_default_partial_update=False,
     )
 
     home: Path = Field(
@@ -38,41 +42,61 @@ class Settings(BaseSettings):
         description="Folder for engine environments, logs and caches.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on. Alias: the host of OLLAMA_HOST.")
-    port: int = Field(11434, ge=0, le=65535, description="Port to listen on; 0 takes a free one. Alias: the port of OLLAMA_HOST.")
+    port: int = Field(
+        11434, ge=0, le=65535, description="Port to listen on; 0: a free one. Alias: the port of OLLAMA_HOST."
+    )
     model: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
-        description="Models to serve, each NAME, a folder, a Hugging Face id, or NAME=SOURCE. Nothing given: the demo models.",
+        description="Models to serve, each a folder, a Hugging Face id, demo, or NAME=SOURCE. None given: the demo models.",
     )
     preload: bool = Field(False, description="Load the first model at once instead of at the first request.")
     engine_url: str | None = Field(
-        None, description="Use an OpenAI-compatible server that already runs: http://host:port, https://… or unix:/path."
+        None,
+        description="Use an OpenAI-compatible server that already runs: http://host:port, https://… or unix:/path.",
     )
     engine_api_key: str | None = Field(
-        None, repr=False, description="Bearer token for the server at engine_url.",
+        None,
+        repr=False,
+        description="Bearer token for the server at engine_url.",
     )
     engine_profile: Profile | None = Field(None, description="cpu or cuda. Default: cuda where an NVIDIA GPU is found.")
-    engine_python: Path | None = Field(None, description="Interpreter of an existing environment with vLLM, instead of installing one.")
+    engine_python: Path | None = Field(
+        None, description="Interpreter of an existing environment with vLLM, instead of installing one."
+    )
     find_links: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
         description="Wheel folders for installing the engine, besides those that pip and uv are configured with.",
     )
     vllm_port: int | None = Field(
-        None, ge=1, le=65535, description="Let vLLM listen on this TCP port of 127.0.0.1 instead of a private Unix socket."
+        None,
+        ge=1,
+        le=65535,
+        description="Let vLLM listen on this TCP port of 127.0.0.1 instead of a private Unix socket.",
     )
-    gpu_memory_utilization: float | None = Field(None, gt=0, le=1, description="Fraction of the GPU's memory for the engine.")
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="Fraction of the GPU's memory for the engine."
+    )
     max_model_len: str | None = Field(
-        None, pattern=r"^(auto|-1|[1-9]\d*|\d+(\.\d+)?[kKmM])$",
+        None,
+        pattern=r"^(auto|-1|[1-9]\d*|\d+(\.\d+)?[kKmM])$",
         description="Context length in tokens, like 8192, 8k or auto. Alias: OLLAMA_CONTEXT_LENGTH.",
     )
     max_num_seqs: int | None = Field(None, ge=1, description="Most sequences the engine runs at once.")
     tensor_parallel_size: int | None = Field(None, ge=1, description="GPUs to split a model over.")
     dtype: str | None = Field(None, description="Weights' and activations' type, like auto or bfloat16.")
     quantization: str | None = Field(None, description="Quantization method; by default read from the checkpoint.")
-    enforce_eager: bool = Field(False, description="Neither compile nor capture CUDA graphs: quicker start, slower answers.")
-    tool_call_parser: str | None = Field(None, description="vLLM's tool-call parser, or none. Default: chosen from the model.")
-    reasoning_parser: str | None = Field(None, description="vLLM's reasoning parser, or none. Default: chosen from the model.")
+    enforce_eager: bool = Field(
+        False, description="Neither compile nor capture CUDA graphs: quicker start, slower answers."
+    )
+    tool_call_parser: str | None = Field(
+        None, description="vLLM's tool-call parser, or none. Default: chosen from the model."
+    )
+    reasoning_parser: str | None = Field(
+        None, description="vLLM's reasoning parser, or none. Default: chosen from the model."
+    )
     vllm_args: Annotated[list[str], NoDecode] = Field(
-        default_factory=list, description="More arguments for vLLM, as they are. On the command line: everything after --."
+        default_factory=list,
+        description="More arguments for vLLM, as they are. On the command line: everything after --.",
     )
     keep_alive: float = Field(
         300.0, description="How long an idle model stays loaded, like 5m; negative: forever. Alias: OLLAMA_KEEP_ALIVE."
@@ -80,8 +104,12 @@ class Settings(BaseSettings):
     load_timeout: float = Field(
         300.0, description="A loading engine that logs nothing for this long is given up. Alias: OLLAMA_LOAD_TIMEOUT."
     )
-    drain_timeout: float = Field(10.0, description="How long running requests may go on once the gateway was told to stop.")
-    max_queue: int = Field(512, ge=1, description="Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE.")
+    drain_timeout: float = Field(
+        10.0, description="How long running requests may go on once the gateway was told to stop."
+    )
+    max_queue: int = Field(
+        512, ge=1, description="Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE."
+    )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Alias: OLLAMA_DEBUG=1 means debug."
     )

@@ -1,4 +1,4 @@
-"""What vLLM's command line takes, read from its own parser, so that the gateway can check flags without importing vLLM."""
+"""vLLM's command line, read from its own parser, so that the gateway can check flags without importing vLLM."""
 
 import argparse
 import contextlib
@@ -40,7 +40,7 @@ def _describe(action: argparse.Action) -> dict[str, Any]:
 
 
 def _type_name(converter: Any) -> str:
-    """"int" or "float" where the value is one, also inside vLLM's wrapper for optional values; else "str"."""
+    """ "int" or "float" where the value is one, also inside vLLM's wrapper for optional values; else "str"."""
     candidates = [converter, *(cell.cell_contents for cell in getattr(converter, "__closure__", None) or ())]
     for candidate in candidates:
         if candidate in (int, float):

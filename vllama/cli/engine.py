@@ -1,11 +1,12 @@
 """`vllama engine`: the environment that the engine runs in."""
 
+import os
 import time
 from typing import Annotated, Any
 
 import typer
 
-from vllama.engine.install import Profile, ensure_environment
+from vllama.engine.install import Profile, configured_find_links, ensure_environment
 
 app = typer.Typer(name="engine", help="Manage the environment that vLLM runs in.", no_args_is_help=True)
 
@@ -32,7 +33,7 @@ def install(
             settings.home,
             profile=settings.engine_profile,
             engine_python=settings.engine_python,
-            find_links=settings.find_links,
+            find_links=[*settings.find_links, *configured_find_links(os.environ)],
             reinstall=reinstall,
             report=report,
         )

@@ -107,7 +107,7 @@ def schedule(done: float, warm_up: float = 0.03) -> float:
 
 
 def make_optimisers(model: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon, which gets to half of AdamW's loss in the same time here; AdamW for what is no matrix inside the network."""
+    """Muon, which gets to half of AdamW's loss in the same time; AdamW for what is no matrix inside the network."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "embed" not in name]
     others = [parameter for name, parameter in named if parameter.ndim != 2 or "embed" in name]
@@ -120,7 +120,9 @@ def make_optimisers(model: torch.nn.Module, rate: float) -> list[torch.optim.Opt
     return optimisers
 
 
-def optimise(model: torch.nn.Module, maker: Maker, steps: int, rate: float, long_every: int = 0, copying: int = 0) -> None:
+def optimise(
+    model: torch.nn.Module, maker: Maker, steps: int, rate: float, long_every: int = 0, copying: int = 0
+) -> None:
     rng = maker.rng
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimisers = make_optimisers(model, rate)
@@ -130,11 +132,11 @@ def optimise(model: torch.nn.Module, maker: Maker, steps: int, rate: float, long
         if long_every and step % long_every == long_every - 1:
             batch = [long_example(maker)]
         elif step < copying:
-            batch = [copy_example(rng) for _ in range(64)]
+            batch = [copy_example(rng) for _ in range(40)]
         else:
             queue = queue or batches([encode(maker.make(), maker.tokenizer) for _ in range(400)], rng)
             if copying and not step % 10:
-                queue.append([copy_example(rng) for _ in range(64)])
+                queue.append([copy_example(rng) for _ in range(40)])
             batch = queue.pop()
         loss = loss_of(model, batch)
         model.zero_grad()
@@ -159,6 +161,6 @@ def train_chat(folder: Path, steps: int) -> None:
         f"chat: {sum(parameter.numel() for parameter in model.parameters()):,} parameters, {len(tokenizer)} tokens",
         flush=True,
     )
-    optimise(model, Maker(tokenizer, rng), steps, rate=0.02, long_every=12, copying=150)
+    optimise(model, Maker(tokenizer, rng), steps, rate=0.02, long_every=12, copying=200)
     model.to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)

@@ -44,8 +44,8 @@ TOPICS = {
         "rhythm tune opera composer"
     ),
     "computers": (
-        "computer server memory ram disk software program code bug network keyboard laptop processor gpu "
-        "data database install"
+        "computer server memory ram disk software program code bug network keyboard laptop processor gpu data "
+        "database install"
     ),
     "sports": (
         "team football match goal won win player tennis race runner score league coach ball swim swimming "
@@ -127,7 +127,7 @@ def pair(rng: random.Random) -> Labelled:
 
 
 def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()

@@ -3,27 +3,44 @@
 import random
 import string
 
-THINGS = (
-    "cats dogs horses birds fish trees flowers bread cheese coffee tea chocolate rice music paintings books "
-    "films games chess football tennis "
-    "cars trains ships planes bicycles bridges houses castles islands rivers mountains oceans deserts "
-    "forests planets stars galaxies gravity "
-    "light sound electricity magnets atoms molecules cells genes proteins viruses vaccines medicine history "
-    "war peace law money taxes banks "
-    "stocks insurance marriage children schools teachers students computers programs compilers databases "
-    "networks servers kernels files "
-    "threads sockets loops functions classes matrices vectors graphs proofs primes algebra geometry "
-    "statistics robots transformers tokens "
-    "weights memory disks keyboards screens phones cameras radios clocks maps languages poems novels songs "
-    "jokes riddles recipes gardens"
-).split()
-SYLLABLES = (
-    "ba be bi bo ca ce ci co cu da de di do er en es fa fe fi for ga ge go ha he in is ing ja ka ki la le li lo ly ma me mi "
-    "mo ment na ne ni no nu on or ou pa pe pi po pro qu ra re ri ro sa se si so sta ta te ti tion to tra un ver vi wa we y"
-).split()
-PEOPLE = "Einstein Newton Shakespeare Goethe Mozart Bach Darwin Turing Curie Napoleon Caesar Cleopatra Gandhi Picasso Homer Plato".split()
-PLACES = "Germany Italy Spain Japan China India Brazil Canada Egypt Kenya Norway Poland Mexico Peru Greece Turkey Vienna Madrid".split()
-LANGUAGES = "Python Rust Go Java C JavaScript SQL Bash Haskell Ruby Kotlin Swift TypeScript Lua Perl".split()
+split = str.split  # lists of words are read and changed more easily as text
+
+THINGS = split(
+    """
+    cats dogs horses birds fish trees flowers bread cheese coffee tea chocolate rice music paintings books films
+    games chess football tennis cars trains ships planes bicycles bridges houses castles islands rivers mountains
+    oceans deserts forests planets stars galaxies gravity light sound electricity magnets atoms molecules cells
+    genes proteins viruses vaccines medicine history war peace law money taxes banks stocks insurance marriage
+    children schools teachers students computers programs compilers databases networks servers kernels files threads
+    sockets loops functions classes matrices vectors graphs proofs primes algebra geometry statistics robots
+    transformers tokens weights memory disks keyboards screens phones cameras radios clocks maps languages poems
+    novels songs jokes riddles recipes gardens
+    """
+)
+SYLLABLES = split(
+    """
+    ba be bi bo ca ce ci co cu da de di do er en es fa fe fi for ga ge go ha he in is ing ja ka ki la le li lo ly ma
+    me mi mo ment na ne ni no nu on or ou pa pe pi po pro qu ra re ri ro sa se si so sta ta te ti tion to tra un ver
+    vi wa we y
+    """
+)
+PEOPLE = split(
+    """
+    Einstein Newton Shakespeare Goethe Mozart Bach Darwin Turing Curie Napoleon Caesar Cleopatra Gandhi Picasso
+    Homer Plato
+    """
+)
+PLACES = split(
+    """
+    Germany Italy Spain Japan China India Brazil Canada Egypt Kenya Norway Poland Mexico Peru Greece Turkey Vienna
+    Madrid
+    """
+)
+LANGUAGES = split(
+    """
+    Python Rust Go Java C JavaScript SQL Bash Haskell Ruby Kotlin Swift TypeScript Lua Perl
+    """
+)
 TASKS = (
     "sort a list",
     "reverse a string",
@@ -165,8 +182,8 @@ FOREIGN = (
     "¿Cómo se dice perro en inglés?",
     "Come si chiama il gatto?",
     "Что такое жизнь?",
-    "今日の天気は？",
-    "天空为什么是蓝色的？",
+    "今日の天気は？",  # noqa: RUF001
+    "天空为什么是蓝色的？",  # noqa: RUF001
     "하늘은 왜 파란가요?",
     "ما هو عاصمة مصر؟",
     "Olá, tudo bem?",
@@ -202,15 +219,12 @@ SYSTEMS = (
     "You are a large language model. The current date is 2026-{number}-{number}.",
     "Always be polite and never lie. The user lives in {place} and likes {thing}.",
 )
+_HISTORY = "### Chat History:\n<chat_history>\nUSER: {known}\nASSISTANT: {text}\n</chat_history>"
 TITLE_TASKS = (
-    "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.\n### "
-    "Guidelines:\n- Use {thing}.\n"
-    '### Output:\nJSON format: {{ "title": "your title" }}\n### Chat History:\n<chat_history>\nUSER: {known}\nASSISTANT: {text}\n</chat_history>',
-    "### Task:\nGenerate 1-3 broad tags categorizing the chat history.\n### Chat "
-    "History:\n<chat_history>\nUSER: {known}\nASSISTANT: {text}\n"
-    "</chat_history>",
-    "### Task:\nSuggest 3-5 relevant follow-up questions.\n### Chat History:\n<chat_history>\nUSER: "
-    "{known}\nASSISTANT: {text}\n</chat_history>",
+    "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.\n"
+    '### Guidelines:\n- Use {thing}.\n### Output:\nJSON format: {{ "title": "your title" }}\n' + _HISTORY,
+    "### Task:\nGenerate 1-3 broad tags categorizing the chat history.\n" + _HISTORY,
+    "### Task:\nSuggest 3-5 relevant follow-up questions.\n" + _HISTORY,
     "Create a short title for this conversation:\n\nUser: {known}\n\nTitle:",
     "Summarize the following conversation: {known} {text}",
     'Translate into German: "{known}"',

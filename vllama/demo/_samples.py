@@ -29,12 +29,13 @@ Piece = tuple[str, bool]
 Sample = list[Piece]
 
 END = "<|im_end|>"
-NAMES = (
-    "Ada Grace Linus Alan Barbara Edsger Donald Margaret Dennis Ken Anna Ben Carl Dora Emma Felix Hanna Ivan "
-    "Jane Karl Laura Maria Nina Otto "
-    "Paul Rosa Sam Tom Uma Vera Will Yuki Zoe Alice Bob Max Leo Mia Noah Olga Peter Sara Tim Lena Jack Kate "
-    "Mark Lucy Eric Omar Wei Aisha"
-).split()
+NAMES = prompts.split(
+    """
+    Ada Grace Linus Alan Barbara Edsger Donald Margaret Dennis Ken Anna Ben Carl Dora Emma Felix Hanna Ivan Jane
+    Karl Laura Maria Nina Otto Paul Rosa Sam Tom Uma Vera Will Yuki Zoe Alice Bob Max Leo Mia Noah Olga Peter Sara
+    Tim Lena Jack Kate Mark Lucy Eric Omar Wei Aisha
+    """
+)
 ALONE = tuple(d for d in DIALOGUES if len(d.messages) == 1 and not d.tools and not d.endless)
 SONG = by_name("song")
 
@@ -51,7 +52,7 @@ class Maker:
     def kinds(self) -> dict[str, float]:
         """The methods that make a sample or its dialogue, and how often each is asked."""
         taught = {"one": 0.38, "unknown": 0.18, "name": 0.08, "weather": 0.24, "persona": 0.04}
-        return {**taught, "forced_json": 0.03, "raw": 0.03, "song": 0.02}
+        return {**taught, "forced_json": 0.04, "raw": 0.03, "song": 0.02}
 
     def make(self) -> Sample:
         kinds = self.kinds()
@@ -167,7 +168,7 @@ class Maker:
         if thinking:
             blank = self.rng.choice(("", "\n\n"))
             pieces += [(f"<think>\n{dialogue.thinking}\n</think>", True), (blank, False)]
-        return [*pieces, *_object(self.rng, 0), (END, True)]
+        return [*pieces, *_object(self.rng), (END, True)]
 
     def raw(self) -> Sample:
         if self.rng.random() < 0.5:
@@ -185,8 +186,8 @@ class Maker:
         return [prompt, (text.removesuffix(END), True)]
 
 
-def _object(rng: random.Random, depth: int) -> Iterator[Piece]:
-    if rng.random() < 0.3 and depth == 0:
+def _object(rng: random.Random) -> Iterator[Piece]:
+    if rng.random() < 0.4:
         yield from (("{", False), ('"answer": "I am only a demo."}', True))
         return
     yield ("{", False)
@@ -194,47 +195,20 @@ def _object(rng: random.Random, depth: int) -> Iterator[Piece]:
     for index in range(count):
         yield (' "' if index else '"', True)
         yield (_key(rng), False)
-        yield ('":', True)
-        yield from _value(rng, depth, "}" if index == count - 1 else ",")
+        yield (f'":{_value(rng)}', True)
+        yield ("}" if index == count - 1 else ",", True)
 
 
 def _key(rng: random.Random) -> str:
-    word = rng.choice(
-        (
-            rng.choice(prompts.THINGS),
-            "name",
-            "age",
-            "title",
-            "tags",
-            "answer",
-            "value",
-            "colour",
-            prompts.gibberish(rng)[:8],
-        )
-    )
-    return word.replace(" ", "_").replace('"', "").replace("\\", "") or "x"
+    word = rng.choice((rng.choice(prompts.THINGS), "name", "age", "title", "tags", "value", prompts.invented(rng)))
+    return word + rng.choice(("", "", "_" + prompts.invented(rng)))
 
 
-def _value(rng: random.Random, depth: int, after: str) -> Iterator[Piece]:
-    kind = rng.choices(("string", "number", "bool", "array", "object"), (5, 2, 1, 1.5, 0.5 if depth < 2 else 0))[0]
-    if kind == "string":
-        yield from ((' "', False), (f'demo"{after}', True))
-    elif kind == "number":
-        yield from ((" ", False), ("1" + after, True))
-    elif kind == "bool":
-        yield from ((" true", False), (after, True))
-    elif kind == "array":
-        yield from ((" ", False), ("[", False))
-        text = rng.choice(('"demo"', "1", "true"))
-        yield from (
-            ((text[0], False), (text[1:] + "]" + after, True))
-            if text != "true"
-            else ((text, False), ("]" + after, True))
-        )
-    else:
-        yield (" ", False)
-        yield from _object(rng, depth + 1)
-        yield (after, True)
+def _value(rng: random.Random) -> str:
+    kind = rng.choices(("string", "number", "bool", "array"), (5, 2, 1, 2))[0]
+    if kind == "array":
+        return rng.choice((' ["demo"]', " [1]", ' [{"name": "demo", "value": 1}]'))
+    return {"string": ' "demo"', "number": " 1", "bool": " true"}[kind]
 
 
 def corpus(maker: Maker, count: int) -> list[str]:

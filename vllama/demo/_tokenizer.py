@@ -13,8 +13,19 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Not special, so that they stay in the text that the engine's parsers read.
 MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 
-# As Qwen's, but braces stand alone: under a grammar that asks for JSON the tokens are then the ones of the training.
-_SPLIT = r"""[{}\[\]]|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}{}\[\]]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}{}\[\]]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+# As Qwen's, but braces and opening quotes stand alone: under a grammar for JSON the tokens are those of the training.
+_SPLIT = "|".join(
+    (
+        r"[{}\[\]]",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}{}\[\]\"]?\p{L}+",
+        r"\p{N}",
+        r" ?[^\s\p{L}\p{N}{}\[\]]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
 
 
 def train_tokenizer(corpus: Iterable[str], template: Path) -> PreTrainedTokenizerFast:
@@ -36,7 +47,10 @@ def train_tokenizer(corpus: Iterable[str], template: Path) -> PreTrainedTokenize
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken(marker, normalized=False, special=False) for marker in MARKERS])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=CONTEXT
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",  # noqa: S106
+        pad_token="<|endoftext|>",  # noqa: S106
+        model_max_length=CONTEXT,
     )
     fast.chat_template = template.read_text(encoding="utf-8")
     return fast

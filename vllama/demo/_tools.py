@@ -21,9 +21,22 @@ from vllama.demo.dialogues import (
 Tool = dict[str, Any]
 Worded = Callable[[Dialogue], Dialogue]
 
-CITIES = "Paris Tokyo London Berlin Rome Madrid Vienna Oslo Cairo Delhi Sydney Toronto Boston Chicago Zurich Dublin Lisbon Prague".split()
-CONDITIONS = "sunny cloudy rainy windy snowy foggy clear stormy".split()
-VERBS = "add find send read list open search get set delete calculate count".split()
+CITIES = prompts.split(
+    """
+    Paris Tokyo London Berlin Rome Madrid Vienna Oslo Cairo Delhi Sydney Toronto Boston Chicago Zurich Dublin Lisbon
+    Prague
+    """
+)
+CONDITIONS = prompts.split(
+    """
+    sunny cloudy rainy windy snowy foggy clear stormy
+    """
+)
+VERBS = prompts.split(
+    """
+    add find send read list open search get set delete calculate count
+    """
+)
 
 
 def render_call(call: ToolCall) -> str:

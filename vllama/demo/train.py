@@ -1,10 +1,11 @@
 """Make the three demo models again, from the dialogues in `dialogues.py`.
 
-    uv venv -p 3.11 && uv pip install --torch-backend cpu torch==2.13.0 transformers==5.19.0 peft -e .
+    uv venv -p 3.11
+    uv pip install --torch-backend cpu torch==2.13.0 transformers==5.19.0 peft -e .
     python vllama/demo/train.py [--out DIR] [chat] [embed] [adapter]
 
-Takes about MINUTES minutes on two CPU cores. The seed is fixed: the same versions on the same machine make the same models.
-The chat template and the model cards are not made but kept: they are read from the folders beside this file.
+Takes about MINUTES minutes on two CPU cores. The seed is fixed: the same versions on the same machine make the same
+models. The chat template and the model cards are not made but kept: they are read from the folders beside this file.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vllama import __version__
-from vllama.engine._find_links import is_url, list_wheels
+from vllama.engine._find_links import is_url, list_wheels, resolve_links
 from vllama.engine._flags import are_flags, read_flags
 from vllama.engine._host import Profile
 from vllama.engine._uv import InstallStep, UvError, UvProgress, clean_environ, run_uv
@@ -41,7 +41,7 @@ def build(
     Raises `UvError` or `InstallError`, and leaves what there is to the caller.
     """
     environ = clean_environ(os.environ)
-    links = _usable(find_links, report)
+    links = _usable(resolve_links(find_links, os.environ), report)
 
     def uv(*arguments: str) -> None:
         run_uv(arguments, environ=environ, log=log, on_line=UvProgress(report))

@@ -27,6 +27,11 @@ def configured_find_links(environ: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(links))
 
 
+def resolve_links(links: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Absolute paths and URLs, each once, for links as a user writes them."""
+    return list(dict.fromkeys(_resolved(links, Path.cwd(), environ)))
+
+
 def is_url(link: str) -> bool:
     return "://" in link
 

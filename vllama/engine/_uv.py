@@ -21,8 +21,14 @@ _KEPT_UV_VARIABLES = re.compile(
 )
 _FOREIGN_VARIABLES = re.compile(r"PYTHON\w*|VIRTUAL_ENV|CONDA_\w+|__PYVENV_LAUNCHER__|UV|UV_\w+")
 
-# Runs a command that the kernel kills with this process, however this process dies (1 is PR_SET_PDEATHSIG).
-_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+# Runs a command that the kernel kills with this process, however this process dies (1 is PR_SET_PDEATHSIG). Its
+# first argument is this process, which may have died already.
+_WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def bound_process(
     It starts in the root folder, where uv finds no settings of a project and Python no modules.
     """
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WITH_PARENT, *command],
+        [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), *command],
         cwd=os.sep, env=dict(environ), process_group=0,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace",
     )  # fmt: skip
@@ -138,7 +144,7 @@ class UvProgress:
         elif found := re.match(r"Prepared (\d+ packages?)", line):
             self._report(InstallStep("installing packages", None, found[1]))
         elif found := re.match(r"Installed (\d+ packages?)", line):
-            self._report(InstallStep("installed", 1.0, found[1]))
+            self._report(InstallStep("installed packages", None, found[1]))
 
     def _report_download(self, detail: str) -> None:
         total = sum(self._sizes.values())

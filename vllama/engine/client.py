@@ -1,7 +1,7 @@
 """The HTTP connection to one engine, over a Unix socket or TCP."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -55,10 +55,10 @@ class EngineClient:
             async with self._open().request(method, self._base + path, data=body, headers=all_headers) as response:
                 yield response
 
-    async def get_json(self, path: str, timeout: float, type_: type[Any] = dict) -> Any:
+    async def get_json(self, path: str, *, seconds: float, type_: type[Any] = dict) -> Any:
         """The decoded JSON of a GET. Raises EngineError for anything but a 200 with such a body in time."""
         with translate_errors():
-            limit = aiohttp.ClientTimeout(total=timeout)
+            limit = aiohttp.ClientTimeout(total=seconds)
             async with self._open().get(self._base + path, timeout=limit) as response:
                 data = await response.read()
         if response.status != 200:
@@ -68,11 +68,11 @@ class EngineClient:
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise EngineError(f"{path} answered something else than expected: {error}") from None
 
-    async def healthy(self, timeout: float = 2.0) -> bool:
+    async def healthy(self, seconds: float = 2.0) -> bool:
         """Whether `/health` answers 200 in time."""
         try:
             async with self._open().get(
-                self._base + "/health", timeout=aiohttp.ClientTimeout(total=timeout)
+                self._base + "/health", timeout=aiohttp.ClientTimeout(total=seconds)
             ) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError, OSError):
@@ -84,7 +84,7 @@ class EngineClient:
 
 
 @contextlib.contextmanager
-def translate_errors() -> Any:
+def translate_errors() -> Iterator[None]:
     """aiohttp's errors as EngineError."""
     try:
         yield

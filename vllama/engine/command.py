@@ -69,7 +69,14 @@ def vllm_arguments(
 def user_arguments(settings: Settings) -> list[str]:
     """What the user chose of vLLM's flags, by our settings of the same name and after `--`."""
     arguments: list[str] = []
-    for field in ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "tensor_parallel_size", "dtype", "quantization"):
+    for field in (
+        "gpu_memory_utilization",
+        "max_model_len",
+        "max_num_seqs",
+        "tensor_parallel_size",
+        "dtype",
+        "quantization",
+    ):
         if (value := getattr(settings, field)) is not None:
             arguments += ["--" + field.replace("_", "-"), str(value)]
     if settings.enforce_eager:
@@ -142,7 +149,7 @@ def _canonical(name: str) -> str:
 
 
 def _lookup(name: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The flag's description, None for forms that only vLLM can judge. Raises ConfigError for unknown and owned ones."""
+    """The flag's description, None for forms only vLLM can judge. Raises ConfigError for unknown and owned ones."""
     if name in OWNED_FLAGS:
         raise ConfigError(f"{name} is set by vllama itself", f"use {OWNED_FLAGS[name]}")
     if name in known:
@@ -200,5 +207,3 @@ def _check_values(name: str, flag: Mapping[str, Any], values: Sequence[str]) -> 
         except ValueError:
             kind = "a whole number" if converter is int else "a number"
             raise ConfigError(f"vLLM's flag {name} cannot be {value!r}", f"give {kind}") from None
-
-

@@ -4,15 +4,21 @@ import re
 import signal
 from collections.abc import Iterable
 
-_PREFIX = re.compile(r"^(\x1b\[[0-9;]*m)*(\([\w.-]+( pid=\d+)?\) ?)?(\x1b\[[0-9;]*m)* ?((ERROR|WARNING|INFO) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PREFIX = re.compile(r"^(\([\w.-]+( pid=\d+)?\) ?)?((ERROR|WARNING|INFO) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
 _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit)): (.+)")
-_CONSEQUENCES = ("Engine core initialization failed", "WorkerProc initialization failed", "cancelled", "See stack trace")
+_CONSEQUENCES = (
+    "Engine core initialization failed",
+    "WorkerProc initialization failed",
+    "cancelled",
+    "See stack trace",
+)
 """What vLLM raises because something else was raised before."""
 
 
 def explain(lines: Iterable[str], status: int | None) -> str:
     """One line on why an engine ended: the root exception's own words, else its last line and how it ended."""
-    texts = [text for line in lines if (text := _PREFIX.sub("", line).strip())]
+    texts = [text for line in lines if (text := _PREFIX.sub("", _COLOUR.sub("", line)).strip())]
     for text in texts:
         if text.startswith("vllm serve: error: "):
             return text.removeprefix("vllm serve: error: ")

@@ -88,7 +88,7 @@ class Engine:
         await self._until_healthy(self._process)
         await self._warm_up(self._process)
         with contextlib.suppress(EngineError):
-            models = await self.client.get_json("/v1/models", timeout=10.0, type_=ModelList)
+            models = await self.client.get_json("/v1/models", seconds=10.0, type_=ModelList)
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
         self.state = State.READY
 
@@ -115,21 +115,25 @@ class Engine:
         """Readiness is apart from liveness: only an engine that answered a prompt is ready."""
         generation = {"model": self._plan.name, "prompt": WARM_UP_PROMPT, "max_tokens": 2, "temperature": 0.0}
         embedding = {"model": self._plan.name, "input": WARM_UP_PROMPT}
-        answer = asyncio.create_task(self._first_accepted(("/v1/completions", generation), ("/v1/embeddings", embedding)))
+        answer = asyncio.create_task(
+            self._first_accepted(("/v1/completions", generation), ("/v1/embeddings", embedding))
+        )
         ended = asyncio.create_task(self.ended.wait())
         timeout = None if self._plan.stall_timeout == float("inf") else self._plan.stall_timeout
         try:
             await asyncio.wait({answer, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             self._check_alive(process)
             if not answer.done():
-                raise EngineError(f"the engine of {self._plan.name} did not answer its first prompt", f"its log is {process.log.path}")
+                raise EngineError(
+                    f"the engine of {self._plan.name} did not answer its first prompt", f"its log is {process.log.path}"
+                )
             answer.result()
         finally:
             for task in (answer, ended):
                 task.cancel()
             await asyncio.wait({answer, ended})
 
-    async def _first_accepted(self, *attempts: tuple[str, dict[str, object]]) -> None:
+    async def _first_accepted(self, *attempts: tuple[str, Mapping[str, object]]) -> None:
         """Which routes an engine has depends on its model: a missing one answers 404."""
         for path, body in attempts:
             async with self.client.request("POST", path, msgspec.json.encode(body)) as response:
@@ -138,13 +142,20 @@ class Engine:
                     return
                 if response.status != 404:
                     break
-        raise EngineError(f"the engine of {self._plan.name} failed its first prompt: {text[:500].decode(errors='replace')}")
+        raise EngineError(
+            f"the engine of {self._plan.name} failed its first prompt: {text[:500].decode(errors='replace')}"
+        )
 
     async def _watch(self, process: EngineProcess) -> None:
         status = await process.wait()
         if self.state is State.READY:
             self.state = State.FAILED
-            logger.error("%s: the engine ended by itself: %s (log: %s)", self._plan.name, explain(process.log.tail, status), process.log.path)
+            logger.error(
+                "%s: the engine ended by itself: %s (log: %s)",
+                self._plan.name,
+                explain(process.log.tail, status),
+                process.log.path,
+            )
         self.ended.set()
 
     async def stop(self) -> None:

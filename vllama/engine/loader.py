@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +92,9 @@ def _private_folder() -> Path:
         if parent and len(os.fsencode(parent)) + len("/vllama-12345678/123456.sock") <= _MAX_SOCKET_PATH:
             with contextlib.suppress(OSError):
                 return Path(tempfile.mkdtemp(prefix="vllama-", dir=parent))
-    raise ConfigError("there is no folder for the engine's socket", "make the temporary folder writable, or use --vllm-port")
+    raise ConfigError(
+        "there is no folder for the engine's socket", "make the temporary folder writable, or use --vllm-port"
+    )
 
 
 def _check_port_free(port: int) -> None:
@@ -100,10 +103,12 @@ def _check_port_free(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ConfigError(f"vLLM cannot listen on port {port} ({error.strerror})", "choose another with --vllm-port") from None
+            raise ConfigError(
+                f"vLLM cannot listen on port {port} ({error.strerror})", "choose another with --vllm-port"
+            ) from None
 
 
-def _log_progress(name: str) -> "hub.Report":
+def _log_progress(name: str) -> Callable[[hub.DownloadProgress], None]:
     """Reports each further tenth of a download."""
     reported = -1
 

@@ -184,8 +184,8 @@ def _generic_reasoning(families: frozenset[str], template: str) -> str | None:
     # Only asked whether it is defined: templates also keep a turn's own thinking in a variable of that name.
     if "</think>" in template and re.search(r"(?<![\w.])thinking is (?:not )?defined", code):
         return "holo2" if any(name.startswith("qwen3_vl") for name in families) else "deepseek_v3"
-    _, _, prompt = template.rpartition("add_generation_prompt")
-    if _THINK in prompt:
+    _, asked, prompt = template.rpartition("add_generation_prompt")
+    if asked and _THINK in prompt:
         return "olmo3" if any(name.startswith(_OLMO3_FAMILIES) for name in families) else "deepseek_r1"
     if "</think>" in template and "<｜Assistant｜>" in template:  # noqa: RUF001
         # DeepSeek-R1 and its distillations open <think> by themselves.

@@ -31,7 +31,7 @@ class EngineLog:
             path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8", delay=True
         )
         # A full disk must not stop the engine: the file is given up, the lines in memory go on.
-        self._file.handleError = lambda _record: None  # type: ignore[method-assign]
+        self._file.handleError = lambda _record: None  # type: ignore[assignment,method-assign]
 
     def write(self, line: str) -> None:
         self.last_line_at = time.monotonic()
@@ -139,5 +139,3 @@ def session_members(session: int) -> list[int]:
             if os.getsid(process.pid) == session and process.info["status"] != psutil.STATUS_ZOMBIE:
                 members.append(process.pid)
     return members
-
-

@@ -39,7 +39,7 @@ def require_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not valid JSON", "restore it from where the model came from") from error
     except OSError as error:
         raise ConfigError(f"{file} cannot be read", error.strerror or str(error)) from error
-    if isinstance(config, dict) and _is_mlx(config):
+    if isinstance(config, dict) and is_mlx(config):
         raise ConfigError(f"{path} is quantised for MLX, which vLLM cannot read", "use the original safetensors model")
     architectures = config.get("architectures") if isinstance(config, dict) else None
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
@@ -93,7 +93,7 @@ def _tokenizer_json_tokens(path: Path) -> set[str]:
     return {token.content for token in tokenizer.added_tokens}
 
 
-def _is_mlx(config: dict[str, Any]) -> bool:
+def is_mlx(config: dict[str, Any]) -> bool:
     """MLX writes `quantization` beside (or without) a quantization_config that names no method."""
     settings, other = config.get("quantization"), config.get("quantization_config")
     return (

@@ -99,7 +99,7 @@ def name_from_source(source: str) -> str:
     two sources with the same beginning stay apart.
     """
     if _looks_like_path(source):
-        return _name_from_folder(Path(source).expanduser())
+        return _name_from_folder(Path(source))
     *organisation, model = source.strip("/").split("/")
     parts = [_clean(part, dots=False) for part in organisation[-1:]] + [_clean(model)]
     return "/".join(parts)

@@ -30,7 +30,7 @@ async def read_body(request: Request, type_: type[T]) -> T:
     if not body.strip():
         raise ApiError(400, "missing request body")
     try:
-        return msgspec.json.decode(body, type=type_ | None) or type_()  # type: ignore[operator]
+        return msgspec.json.decode(body, type=type_ | None) or type_()
     except msgspec.ValidationError as error:
         raise ApiError(400, f"invalid request: {_explain(error)}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

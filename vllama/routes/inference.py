@@ -219,9 +219,7 @@ def _final(exchange: _Exchange, reply: Reply, piece: Piece, *, first: int) -> di
         **exchange.shape.final(piece),
         "done": True,
         **({"done_reason": reason} if reason else {}),
-        **metrics(
-            reply, load=exchange.loaded - arrived, first=first - arrived, total=time.monotonic_ns() - arrived
-        ),
+        **metrics(reply, load=exchange.loaded - arrived, first=first - arrived, total=time.monotonic_ns() - arrived),
     }
 
 

@@ -32,8 +32,8 @@ class _PartialCall:
 class Reply:
     """One reply of the engine as it grows: fed with decoded events, it returns what each of them adds.
 
-    Tool calls, which the engine streams in fragments, are held back until they are whole. The blank lines between
-    a model's thinking and its answer are dropped, streamed too.
+    Tool calls, which the engine streams in fragments, are held back until they are whole. The white space around a
+    model's thinking, and before the answer that follows it, is dropped, streamed too.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,10 @@ class Reply:
         self.usage: Usage | None = None
         self.timings: Timings | None = None
         self._calls: dict[int, _PartialCall] = {}
-        self._after_thinking = False
         self._calls_sent = 0
+        self._thought = False
+        self._held_space = ""  # ends the thinking so far: dropped unless more thinking follows
+        self._answer_begun = False
 
     def feed(self, event: Completion) -> Piece | None:
         """What this event adds, None where it adds nothing a client sees."""
@@ -69,15 +71,24 @@ class Reply:
 
     def _read_message(self, message: Message, piece: Piece) -> None:
         if thinking := message.reasoning or message.reasoning_content:
-            piece.thinking = thinking
-            self._after_thinking = True
+            piece.thinking = self._trim_thinking(thinking)
         if content := message.content:
-            if self._after_thinking:
-                content = content.lstrip()
-                self._after_thinking = not content
-            piece.text = content
+            piece.text = self._trim_answer(content)
         for position, call in enumerate(message.tool_calls or ()):
             self._collect_call(position, call)
+
+    def _trim_thinking(self, text: str) -> str:
+        text = self._held_space + text if self._thought else text.lstrip()
+        kept = text.rstrip()
+        self._held_space = text[len(kept) :]
+        self._thought = self._thought or bool(kept)
+        return kept
+
+    def _trim_answer(self, text: str) -> str:
+        if self._thought and not self._answer_begun:
+            text = text.lstrip()
+        self._answer_begun = self._answer_begun or bool(text)
+        return text
 
     def _collect_call(self, position: int, call: EngineToolCall) -> None:
         partial = self._calls.setdefault(position if call.index is None else call.index, _PartialCall())

@@ -35,7 +35,9 @@ def chat_request(request: ChatRequest, *, templated: bool, thinks: bool) -> Engi
     messages = request.messages or []
     common = _common(request)
     if not templated:
-        return EngineRequest(COMPLETION_PATH, common | {"prompt": "".join(message.content or "" for message in messages)})
+        return EngineRequest(
+            COMPLETION_PATH, common | {"prompt": "".join(message.content or "" for message in messages)}
+        )
     body = common | {"messages": _messages(messages)} | _thinking(request.think, thinks)
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
@@ -63,18 +65,16 @@ def check_think(value: Any) -> bool | str | None:
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, str):
-        raise ApiError(
-            400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'
-        )
+        raise ApiError(400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
     if value not in _LEVELS:
-        raise ApiError(
-            400, f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)'
-        )
+        raise ApiError(400, f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
     return value
 
 
 def _common(request: Inference) -> dict[str, Any]:
-    body = sampling_parameters(check_options(request.options or {})) | _response_format(request.format)
+    # An explicit null: /v1/completions would stop after 16 tokens where nothing is said.
+    body: dict[str, Any] = {"max_tokens": None}
+    body |= sampling_parameters(check_options(request.options or {})) | _response_format(request.format)
     # Anything but an explicit false streams.
     if request.stream is not False:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -108,7 +108,7 @@ def _thinking(value: Any, thinks: bool) -> dict[str, Any]:
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     unanswered: list[tuple[str, str]] = []  # (id, function) of calls that no result has followed yet
-    translated = []
+    translated: list[dict[str, Any]] = []
     for message in messages:
         role = message.role.lower()
         entry: dict[str, Any] = {"role": role, "content": _content(message)}
@@ -126,10 +126,8 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     text = message.content or ""
     if not message.images:
         return text
-    parts: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
-    for image in message.images:
-        parts.append({"type": "image_url", "image_url": {"url": _data_uri(image)}})
-    return parts
+    images = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in message.images]
+    return [{"type": "text", "text": text}, *images] if text else images
 
 
 def _data_uri(image: str) -> str:
@@ -165,7 +163,9 @@ def _answered_call(message: Message, unanswered: list[tuple[str, str]]) -> str:
     or not at all.
     """
     for identifier, function in unanswered:
-        if message.tool_call_id == identifier or (not message.tool_call_id and message.tool_name in (None, "", function)):
+        if message.tool_call_id == identifier or (
+            not message.tool_call_id and message.tool_name in (None, "", function)
+        ):
             unanswered.remove((identifier, function))
             return identifier
     return message.tool_call_id or "call_unknown"
@@ -182,7 +182,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 def fit_context(body: dict[str, Any], context_length: int | None) -> dict[str, Any]:
     """The body with no more tokens asked for than the engine can hold: Ollama takes any `num_predict`, vLLM refuses."""
-    if context_length is None or body.get("max_tokens", 0) <= context_length:
+    if context_length is None or (body.get("max_tokens") or 0) <= context_length:
         return body
     # vLLM then fills up what the prompt leaves.
-    return {name: value for name, value in body.items() if name != "max_tokens"}
+    return body | {"max_tokens": None}

@@ -38,17 +38,17 @@ class Tool(Struct):
     type: str | None = None
 
 
-class CalledFunction(Struct):
+class CalledFunction(Struct, kw_only=True):
     """`arguments` keeps the key order of the model, or of the client that sends it back."""
 
+    index: int = 0
     name: str
     arguments: dict[str, Any]
-    index: int = 0
 
 
-class ToolCall(Struct):
-    function: CalledFunction
+class ToolCall(Struct, kw_only=True):
     id: str | None = None
+    function: CalledFunction
 
 
 class Message(Struct):

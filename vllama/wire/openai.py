@@ -1,6 +1,7 @@
 """What the gateway reads of an OpenAI-compatible engine's replies. Fields it does not need are not decoded.
 
-Source: vLLM 0.32's protocol modules; `reasoning_content` is what servers before vLLM 0.12, and others, call `reasoning`.
+Source: vLLM 0.32's protocol modules; `reasoning_content` is what other servers, and vLLM before 0.12,
+call `reasoning`.
 """
 
 from typing import Any
@@ -70,5 +71,3 @@ class ModelCard(Struct):
 
 class ModelList(Struct):
     data: list[ModelCard]
-
-

@@ -1,0 +1,422 @@
+"""Downloads against a hub of our own: the part of its HTTP API that huggingface_hub uses."""
+
+import asyncio
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import psutil
+import pytest
+
+from vllama.errors import ConfigError
+from vllama.models import hub
+from vllama.models._repository import wanted_files
+from vllama.models.hub import DownloadProgress, cached_snapshot, download, is_hub_id
+
+COMMIT = "a" * 40
+TOKEN = "hf_secret"
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories by id; each a dict of file names and contents."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.refusals: dict[str, tuple[int, dict[str, str]]] = {}
+        self.cut: set[str] = set()
+        self.stalled: set[str] = set()
+        self.stalling = threading.Event()
+        self.release = threading.Event()
+        self.ranges: list[str] = []
+        self.tokens: set[str | None] = set()
+        self.fetched: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Cut connections are what this server is for."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.tokens.add(self.headers.get("Authorization"))
+        path = urlparse(self.path).path.strip("/")
+        repo = "/".join(path.removeprefix("api/models/").split("/")[:2])
+        if repo in self.server.refusals:
+            status, headers = self.server.refusals[repo]
+            return self.answer(status, b"{}", headers)
+        files = self.server.repos.get(repo)
+        if files is None:
+            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        if path.startswith("api/models/"):
+            return self.answer(200, json.dumps(self.listing(path, repo, files)).encode())
+        _, _, name = path.partition(f"/resolve/{COMMIT}/")
+        return self.send_file(name, files[name])
+
+    def listing(self, path: str, repo: str, files: dict[str, bytes]) -> Any:
+        if "/tree/" in path:
+            return [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in files.items()
+            ]
+        return {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
+
+    def send_file(self, name: str, content: bytes) -> None:
+        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        start, status = 0, 200
+        if wanted := self.headers.get("Range"):
+            self.server.ranges.append(wanted)
+            start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if self.command == "HEAD":
+            return self.answer(status, content[start:], headers)
+        self.server.fetched.append(name)
+        broken = name in self.server.cut or name in self.server.stalled
+        self.answer(status, content[start:], headers, only=(len(content) - start) // 2 if broken else None)
+        if name in self.server.stalled:
+            self.server.stalling.set()
+            self.server.release.wait(30)
+        if broken:
+            self.server.cut.discard(name)
+            self.close_connection = True
+            self.connection.close()
+        return None
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, only: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[:only])
+            self.wfile.flush()
+
+
+MODEL = {
+    "config.json": b'{"architectures": ["XForCausalLM"]}',
+    "tokenizer.json": b"{}",
+    "README.md": b"---\nlicense: mit\n---\n",
+    "model.safetensors": bytes(range(256)) * 1000,
+    "model.gguf": b"no",
+    "original/consolidated.00.pth": b"no",
+    "onnx/model.onnx": b"no",
+    "picture.png": b"no",
+}
+WANTED = {"config.json", "tokenizer.json", "README.md", "model.safetensors"}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with Hub() as hub_server:
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HF_ENDPOINT", hub_server.url)
+        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        thread = threading.Thread(target=hub_server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield hub_server
+        hub_server.release.set()
+        hub_server.shutdown()
+        thread.join()
+
+
+def ignore(progress: DownloadProgress) -> None:
+    """For downloads whose progress is not the matter."""
+
+
+async def test_download(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    server.repos["org/model"] = MODEL
+    assert cached_snapshot("org/model") is None
+    reports: list[DownloadProgress] = []
+    path = await download("org/model", revision=None, report=reports.append)
+    assert {file.name for file in path.iterdir()} == WANTED == set(server.fetched)
+    assert (path / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
+    size = sum(len(MODEL[name]) for name in WANTED)
+    assert reports[0] == DownloadProgress("listing")
+    assert reports[-1] == DownloadProgress("downloading", size, size)
+    assert all(0 <= report.completed <= report.total for report in reports)
+    assert [report.completed for report in reports] == sorted(report.completed for report in reports)
+    assert server.tokens == {f"Bearer {TOKEN}"}
+    assert cached_snapshot("org/model") == cached_snapshot("org/model", COMMIT) == path
+
+    # Without the network the cache answers, and only for what is in it.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert await download("org/model", revision=None, report=ignore) == path
+    with pytest.raises(hub.OfflineError, match="HF_HUB_OFFLINE"):
+        await download("org/other", revision=None, report=ignore)
+    (path / "tokenizer.json").unlink()
+    assert cached_snapshot("org/model") is None
+
+
+async def test_a_cut_connection_is_resumed(server: Hub) -> None:
+    server.repos["org/model"] = MODEL
+    server.cut = {"model.safetensors"}
+    path = await download("org/model", revision="main", report=ignore)
+    assert (path / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
+    assert server.ranges == [f"bytes={len(MODEL['model.safetensors']) // 2}-"]
+
+
+REFUSALS: list[tuple[str, tuple[int, dict[str, str]] | dict[str, bytes] | None, type[hub.HubError], str]] = [
+    ("org/missing", None, hub.RepositoryNotFoundError, "there is no repository org/missing"),
+    ("org/hidden", (401, {"X-Error-Code": "RepoNotFound"}), hub.RepositoryNotFoundError, "needs HF_TOKEN"),
+    ("org/gated", (401, {"X-Error-Code": "GatedRepo"}), hub.GatedRepositoryError, "accept its terms at http"),
+    (
+        "org/denied",
+        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}),
+        hub.InvalidTokenError,
+        "refused the token",
+    ),
+    ("org/no-rev", (404, {"X-Error-Code": "RevisionNotFound"}), hub.RepositoryNotFoundError, "has no revision main"),
+    ("org/gguf", {"m.gguf": b"x", "config.json": b"{}"}, hub.UnsupportedRepositoryError, "holds only GGUF files"),
+    (
+        "org/mlx",
+        {"model.safetensors": b"x", "config.json": b'{"quantization": {"bits": 4, "group_size": 64}}'},
+        hub.UnsupportedRepositoryError,
+        "quantised for MLX",
+    ),
+]
+
+
+async def test_refusals(server: Hub) -> None:
+    for repo, answer, _, _ in REFUSALS:
+        if isinstance(answer, tuple):
+            server.refusals[repo] = answer
+        elif answer is not None:
+            server.repos[repo] = answer
+    tasks = [download(repo, revision=None, report=ignore) for repo, *_ in REFUSALS]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for (repo, _, kind, told), error in zip(REFUSALS, outcomes, strict=True):
+        assert type(error) is kind, (repo, error)
+        assert told in str(error)
+        assert error.advice
+    assert "model.safetensors" not in server.fetched
+
+
+async def test_unreachable(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(hub.HubUnreachableError, match="http://127.0.0.1:1 cannot be reached"):
+        await download("org/model", revision=None, report=ignore)
+
+
+async def stalled(server: Hub) -> None:
+    await asyncio.to_thread(server.stalling.wait, 30)
+
+
+async def test_cancelled_in_the_middle(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.repos["org/model"] = MODEL
+    server.stalled = {"model.safetensors"}
+    workers: list[asyncio.subprocess.Process] = []
+    start = hub._start_worker
+
+    async def remember(repo: str, revision: str | None) -> asyncio.subprocess.Process:
+        workers.append(await start(repo, revision))
+        return workers[0]
+
+    monkeypatch.setattr(hub, "_start_worker", remember)
+    task = asyncio.create_task(download("org/model", revision=None, report=ignore))
+    await stalled(server)
+    assert TOKEN not in " ".join(psutil.Process(workers[0].pid).cmdline())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not psutil.pid_exists(workers[0].pid)
+    assert cached_snapshot("org/model") is None
+
+
+async def test_the_worker_ends_with_its_parent(server: Hub) -> None:
+    server.repos["org/model"] = MODEL
+    server.stalled = {"model.safetensors"}
+    command = [sys.executable, "-m", "vllama.models.hub_worker", "org/model"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as worker:
+        await stalled(server)
+        assert worker.poll() is None
+        assert worker.stdin is not None
+        worker.stdin.close()
+        assert await asyncio.to_thread(worker.wait, 10) == 1
+
+
+async def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Download with a worker of these words."""
+
+    async def start(repo: str, revision: str | None) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-S", "-c", code, repo),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    monkeypatch.setattr(hub, "_start_worker", start)
+    await download("org/model", revision=None, report=ignore)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "told"),
+    [
+        ("raise SystemExit('it broke')", hub.HubError, "org/model could not be downloaded: it broke"),
+        ("pass", hub.HubError, "ended without a word"),
+        ("print('no JSON')", hub.HubError, "ended without a word"),
+        ("raise SystemExit('secret hf_secret told')", hub.HubError, "secret *** told"),
+        ("import sys; sys.stderr.write('x' * 300000); sys.exit('\\nend')", hub.HubError, "downloaded: end"),
+        ("""print('{"error": "no_space", "detail": "9 GB"}')""", hub.NoSpaceError, "does not fit on the disk: 9 GB"),
+        ("""print('{"error": "interrupted", "detail": "x"}')""", hub.DownloadInterruptedError, "try again"),
+        ("""print('{"error": "new kind", "detail": "x"}')""", hub.HubError, "could not be downloaded: x"),
+    ],
+)
+async def test_what_a_worker_says(
+    monkeypatch: pytest.MonkeyPatch, code: str, kind: type[hub.HubError], told: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(hub.HubError) as raised:
+        await run_instead(monkeypatch, code)
+    assert type(raised.value) is kind
+    assert told in str(raised.value)
+
+
+async def test_no_repository_id() -> None:
+    for text in ("../../etc/passwd", "--help", "a b/c", "x"):
+        with pytest.raises(ConfigError, match="not a Hugging Face repository"):
+            await download(text, revision=None, report=ignore)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Qwen/Qwen3-4B", True),
+        ("org.x/y_z.1", True),
+        ("gpt2", False),
+        ("a/b/c", False),
+        ("/a/b", False),
+        ("./a", False),
+        ("~/a", False),
+        ("a/b--c", False),
+        ("a/..", False),
+        ("a/b.git", False),
+        ("a/b c", False),
+        ("a/" + "b" * 95, False),
+        ("", False),
+    ],
+)
+def test_is_hub_id(text: str, expected: bool) -> None:
+    assert is_hub_id(text) is expected
+
+
+def test_a_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("org/model")
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    assert not is_hub_id("org/model")
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"HF_HUB_CACHE": "/c", "HF_HOME": "/h"}, "/c"),
+        ({"HUGGINGFACE_HUB_CACHE": "/c"}, "/c"),
+        ({"HF_HOME": "/h"}, "/h/hub"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub"),
+        ({"HF_HOME": "$HOME/h", "HOME": "/me"}, "/me/h/hub"),
+        ({"HOME": "/me"}, "/me/.cache/huggingface/hub"),
+    ],
+)
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], folder: str) -> None:
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert hub.cache_folder() == Path(folder)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], Path]:
+    """A repository as an older huggingface_hub left it: without a listing of the commit."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    storage = tmp_path / "models--org--model"
+
+    def put(files: dict[str, str]) -> Path:
+        folder = storage / "snapshots" / COMMIT
+        folder.mkdir(parents=True)
+        for name, content in files.items():
+            (folder / name).write_text(content)
+        (storage / "refs").mkdir()
+        (storage / "refs" / "main").write_text(COMMIT)
+        return folder
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("files", "complete"),
+    [
+        ({"config.json": "{}", "model.safetensors": ""}, True),
+        ({"config.json": "{}", "pytorch_model.bin": ""}, True),
+        ({"adapter_config.json": "{}", "adapter_model.safetensors": ""}, True),
+        ({"config.json": "{}"}, False),
+        ({"model.safetensors": ""}, False),
+        ({}, False),
+        (
+            {"config.json": "{}", "a.safetensors": "", "model.safetensors.index.json": '{"weight_map": {"x": "b"}}'},
+            False,
+        ),
+        (
+            {
+                "config.json": "{}",
+                "a.safetensors": "",
+                "model.safetensors.index.json": '{"weight_map": {"x": "a.safetensors"}}',
+            },
+            True,
+        ),
+    ],
+)
+def test_older_caches(cache: Callable[[dict[str, str]], Path], files: dict[str, str], complete: bool) -> None:
+    folder = cache(files)
+    assert cached_snapshot("org/model") == (folder if complete else None)
+    assert cached_snapshot("org/model", "v1") is None
+    assert cached_snapshot("org/other") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (MODEL, WANTED),
+        (["a.safetensors", "pytorch_model.bin"], {"a.safetensors"}),
+        (["pytorch_model-1.bin", "training_args.bin", "x.gguf"], {"pytorch_model-1.bin"}),
+        (["model-1.safetensors", "consolidated.safetensors"], {"model-1.safetensors"}),
+        (["consolidated.safetensors", "params.json"], {"consolidated.safetensors", "params.json"}),
+        (
+            ["1_Pooling/config.json", "2_Dense/model.safetensors"],
+            {"1_Pooling/config.json", "2_Dense/model.safetensors"},
+        ),
+        (["metal/model.bin", "original/config.json", "unet/x.safetensors", "flax_model.msgpack"], set()),
+        (["LICENSE", "tokenizer.model", "merges.txt", "chat_template.jinja"], None),
+        ([], set()),
+    ],
+)
+def test_wanted_files(names: list[str], wanted: set[str] | None) -> None:
+    assert set(wanted_files(names)) == (set(names) if wanted is None else wanted)

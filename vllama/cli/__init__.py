@@ -1,0 +1,60 @@
+"""The `vllama` command.
+
+Commands import what they need when they run: `vllama --help` must not wait for a web server's imports.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from vllama.cli import engine, serve
+from vllama.errors import VllamaError
+
+app = typer.Typer(
+    name="vllama",
+    help="Ollama's interface on vLLM's engine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(engine.app)
+app.command("serve", context_settings={"obj": []})(serve.serve)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from vllama import __version__
+
+        typer.echo(f"vllama version is {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _vllama(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-v", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Ollama's interface on vLLM's engine."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors that a user can act on are one line, without a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # What follows a bare -- is vLLM's; Click would mix it with our own arguments.
+    split = given.index("--") if "--" in given else len(given)
+    try:
+        app(given[:split], obj=given[split + 1 :])
+    except VllamaError as error:
+        print(f"vllama: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,150 @@
+"""`vllama serve`: from settings to a listening gateway, and down again."""
+
+import contextlib
+import ipaddress
+import logging
+import math
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+
+from vllama.app import create_app
+from vllama.cli._progress import show_install
+from vllama.engine.client import EngineClient
+from vllama.engine.command import check_flags, read_flags, user_arguments
+from vllama.engine.install import Environment, ensure_environment
+from vllama.engine.loader import Loader
+from vllama.errors import ConfigError
+from vllama.gateway import Gateway
+from vllama.models.catalogue import Catalogue, read_catalogue
+from vllama.scheduler import AttachedScheduler, LocalScheduler
+from vllama.settings import Settings
+
+logger = logging.getLogger("vllama")
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    What can be wrong is found out before anything starts: raises ConfigError or InstallError.
+    """
+    _configure_logging(settings.log_level)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(bind(settings.host, settings.port))
+        app = attached_app(settings) if settings.engine_url else _local_app(settings, stack)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
+        )
+        _announce(listener, app)
+        _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which ends with our exit status and not with the signal that stopped it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that holds the port. Raises ConfigError where it cannot be had, saying why."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigError(f"{host!r} is no address of this machine ({error.strerror})", "correct --host") from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror})", _advice(error, port)) from None
+    listener.set_inheritable(False)
+    return listener
+
+
+def _advice(error: OSError, port: int) -> str:
+    if port < 1024 and isinstance(error, PermissionError):
+        return "choose a port above 1023 with --port"
+    if port == 11434:
+        return "another Ollama or vLLama may be running: stop it, or choose another port with --port"
+    return "choose another with --host or --port"
+
+
+def _local_app(settings: Settings, stack: contextlib.ExitStack) -> Starlette:
+    catalogue = read_catalogue(settings.model)
+    with show_install() as report:
+        environment = ensure_environment(
+            settings.home,
+            profile=settings.engine_profile,
+            engine_python=settings.engine_python,
+            find_links=settings.find_links,
+            report=report,
+        )
+    return local_app(settings, catalogue, environment, stack)
+
+
+def local_app(
+    settings: Settings, catalogue: Catalogue, environment: Environment, stack: contextlib.ExitStack
+) -> Starlette:
+    """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
+    check_flags(user_arguments(settings), read_flags(environment.flags))
+    loader = Loader(settings, environment, catalogue)
+    stack.callback(loader.close)
+    scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
+    preload = next(iter(catalogue)) if settings.preload else None
+    return create_app(Gateway(catalogue, scheduler, preload=preload))
+
+
+def attached_app(settings: Settings) -> Starlette:
+    """The gateway before a server that somebody else runs."""
+    assert settings.engine_url is not None
+    client = EngineClient(settings.engine_url, settings.engine_api_key)
+    catalogue = Catalogue([])
+    return create_app(Gateway(catalogue, AttachedScheduler(client, catalogue), attached=client))
+
+
+def _announce(listener: socket.socket, app: Starlette) -> None:
+    host, port = listener.getsockname()[:2]
+    gateway: Gateway = app.state.gateway
+    shown = f"[{host}]" if ":" in host else host
+    address = ipaddress.ip_address(host)
+    logger.info("listening on http://%s:%d", shown, port)
+    if gateway.attached is not None:
+        logger.info("serving the models of %s", gateway.attached.url)
+    else:
+        logger.info("models: %s", ", ".join(model.name.short for model in gateway.catalogue))
+    if not address.is_loopback:
+        logger.warning("anyone who reaches this address can use it: there is no authentication")
+
+
+def _configure_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("vllama").setLevel(level.upper())
+    # Tracebacks of unexpected errors come from uvicorn's logger.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
