@@ -72,9 +72,7 @@ def check_think(value: Any) -> bool | str | None:
 
 
 def _common(request: Inference) -> dict[str, Any]:
-    # An explicit null: /v1/completions would stop after 16 tokens where nothing is said.
-    body: dict[str, Any] = {"max_tokens": None}
-    body |= sampling_parameters(check_options(request.options or {})) | _response_format(request.format)
+    body = sampling_parameters(check_options(request.options or {})) | _response_format(request.format)
     # Anything but an explicit false streams.
     if request.stream is not False:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -181,8 +179,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 def fit_context(body: dict[str, Any], context_length: int | None) -> dict[str, Any]:
-    """The body with no more tokens asked for than the engine can hold: Ollama takes any `num_predict`, vLLM refuses."""
-    if context_length is None or (body.get("max_tokens") or 0) <= context_length:
+    """The body with `max_tokens` set to what was asked for, at most the context length, which stands for "no limit".
+
+    Ollama takes any `num_predict`; vLLM refuses more than the context length, and its /v1/completions stops after 16
+    tokens where nothing is said. What the prompt leaves of the context is the engine's to count.
+    """
+    if context_length is None:
         return body
-    # vLLM then fills up what the prompt leaves.
-    return body | {"max_tokens": None}
+    return body | {"max_tokens": min(body.get("max_tokens", context_length), context_length)}
+
