@@ -1,4 +1,5 @@
 """What uv is started with, what its lines say, and what its failures mean. The outputs are those of uv 0.13."""
+# ruff: noqa: E501 - lines of uv are quoted as long as they are
 
 import io
 import platform

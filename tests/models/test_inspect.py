@@ -231,6 +231,24 @@ def test_where_the_template_is(build: Build, files: dict[str, Any], template: st
     assert inspect(build(files=files)).chat_template == template
 
 
+@pytest.mark.parametrize(
+    ("config", "files", "chats"),
+    [
+        (QWEN3, {}, False),
+        (QWEN3, {"chat_template.jinja": "x"}, True),
+        # vLLM renders these itself.
+        (QWEN3 | {"model_type": "deepseek_v32"}, {}, True),
+        (QWEN3, {"tekken.json": "{}"}, True),
+    ],
+)
+def test_chats(build: Build, config: dict[str, Any], files: dict[str, Any], chats: bool) -> None:
+    assert inspect(build(config, files)).chats is chats
+
+
+def test_mistrals_own_tokenizer_brings_tools(build: Build) -> None:
+    assert inspect(build(files={"tekken.json": "{}"})).capabilities == ("completion", "tools")
+
+
 def test_a_template_for_tools_alone_gives_tools(build: Build) -> None:
     templates = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "{{ tools }}" + TOOL}]
     checkpoint = inspect(build(files={"tokenizer_config.json": {"chat_template": templates}}))

@@ -1,6 +1,7 @@
 """The models that can be asked for: what `--model` names, and what is known of each from its checkpoint."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ class Model:
     @property
     def templated(self) -> bool:
         """Whether the engine can be asked for chats. A model of which nothing is known is taken to have a template."""
-        return self.checkpoint is None or self.checkpoint.chat_template is not None
+        return self.checkpoint is None or self.checkpoint.chats
 
     @property
     def digest(self) -> str:
@@ -108,7 +109,7 @@ def _read_model(argument: str) -> Model:
 
 def _folder(source: str) -> Path | None:
     """The folder that a source names; None for a hub repository that is not on this machine yet."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path's raises for an unknown user
     if path.exists():
         return path.absolute()
     if hub.is_hub_id(source):

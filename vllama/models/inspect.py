@@ -22,6 +22,7 @@ _NEITHER = ("ForSequenceClassification", "ForTokenClassification", "Classificati
 _SENTENCE_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "MXFP4": 38}
 _LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
+_MISTRAL_TOKENIZER = "tekken.json"
 _LONGEST_LICENCE = 200_000
 _PARAMETERS = {"repetition_penalty": "repeat_penalty", "max_new_tokens": "num_predict"}
 _SHOWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
@@ -29,7 +30,10 @@ _SHOWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_n
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder. Numbers that its config does not tell are None."""
+    """A model folder. Numbers that its config does not tell are None.
+
+    chats: whether vLLM can render a conversation for it: by its chat_template, or by code of its own.
+    """
 
     path: Path
     architecture: str
@@ -50,6 +54,7 @@ class Checkpoint:
     capabilities: tuple[str, ...]
     parsers: Parsers
     chat_template: str | None
+    chats: bool
     generation: dict[str, Any]
     license: str | None
     size: int
@@ -71,6 +76,8 @@ def inspect(path: Path) -> Checkpoint:
     templates = _template.read_templates(path, tokenizer)
     every_template = "\n".join(templates.values())
     parsers = choose_parsers(config, every_template or None, read_tokens(path, tokenizer))
+    if not templates and (path / _MISTRAL_TOKENIZER).is_file():
+        parsers = Parsers(tool_call="mistral")
     text = _config.text_config(config)
     heads = _config.number(text, "num_attention_heads", "n_head", "n_heads", "num_heads")
     counted = _counted_files(path, weights)
@@ -101,6 +108,7 @@ def inspect(path: Path) -> Checkpoint:
         capabilities=_capabilities(path, config, architecture, every_template, parsers),
         parsers=parsers,
         chat_template=_template.default_template(templates),
+        chats=bool(templates) or (path / _MISTRAL_TOKENIZER).is_file() or parsers != Parsers(),
         generation=read_json(path / "generation_config.json"),
         license=_license(path),
         size=sum(file.stat().st_size for file in counted),
