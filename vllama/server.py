@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ from vllama.app import create_app
 from vllama.cli._progress import show_install
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
-from vllama.engine.install import Environment, ensure_environment
+from vllama.engine.install import Environment, configured_find_links, ensure_environment
 from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
@@ -99,7 +100,7 @@ def _local_app(settings: Settings, stack: contextlib.ExitStack) -> Starlette:
             settings.home,
             profile=settings.engine_profile,
             engine_python=settings.engine_python,
-            find_links=settings.find_links,
+            find_links=[*settings.find_links, *configured_find_links(os.environ)],
             report=report,
         )
     return local_app(settings, catalogue, environment, stack)

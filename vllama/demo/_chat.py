@@ -59,12 +59,6 @@ def encode(sample: Sample, tokenizer: PreTrainedTokenizerFast) -> Example:
     return tokens[:CONTEXT], learned[:CONTEXT]
 
 
-def copy_example(rng: random.Random) -> Example:
-    """Random tokens, twice: what makes the model grow the heads that copy names and numbers from the prompt."""
-    once = rng.choices(range(len(SPECIAL), VOCABULARY), k=rng.randint(8, 64))
-    return once * 2, [0] * (len(once) + 1) + [1] * (len(once) - 1)
-
-
 def long_example(maker: Maker) -> Example:
     """The song up to the end of the context, or a question after a long text."""
     if maker.rng.random() < 0.4:
@@ -120,9 +114,7 @@ def make_optimisers(model: torch.nn.Module, rate: float) -> list[torch.optim.Opt
     return optimisers
 
 
-def optimise(
-    model: torch.nn.Module, maker: Maker, steps: int, rate: float, long_every: int = 0, copying: int = 0
-) -> None:
+def optimise(model: torch.nn.Module, maker: Maker, steps: int, rate: float, long_every: int = 0) -> None:
     rng = maker.rng
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimisers = make_optimisers(model, rate)
@@ -131,12 +123,8 @@ def optimise(
     for step in range(steps):
         if long_every and step % long_every == long_every - 1:
             batch = [long_example(maker)]
-        elif step < copying:
-            batch = [copy_example(rng) for _ in range(40)]
         else:
             queue = queue or batches([encode(maker.make(), maker.tokenizer) for _ in range(400)], rng)
-            if copying and not step % 10:
-                queue.append([copy_example(rng) for _ in range(40)])
             batch = queue.pop()
         loss = loss_of(model, batch)
         model.zero_grad()
@@ -161,6 +149,6 @@ def train_chat(folder: Path, steps: int) -> None:
         f"chat: {sum(parameter.numel() for parameter in model.parameters()):,} parameters, {len(tokenizer)} tokens",
         flush=True,
     )
-    optimise(model, Maker(tokenizer, rng), steps, rate=0.02, long_every=12, copying=200)
+    optimise(model, Maker(tokenizer, rng), steps, rate=0.02, long_every=12)
     model.to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)

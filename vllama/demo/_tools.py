@@ -21,12 +21,7 @@ from vllama.demo.dialogues import (
 Tool = dict[str, Any]
 Worded = Callable[[Dialogue], Dialogue]
 
-CITIES = prompts.split(
-    """
-    Paris Tokyo London Berlin Rome Madrid Vienna Oslo Cairo Delhi Sydney Toronto Boston Chicago Zurich Dublin Lisbon
-    Prague
-    """
-)
+CITIES = ("Paris", "Tokyo", "London", "Berlin", "Rome", "Madrid", "Vienna", "Oslo")
 CONDITIONS = prompts.split(
     """
     sunny cloudy rainy windy snowy foggy clear stormy
@@ -116,7 +111,7 @@ def _result(rng: random.Random, question: Message, calls: tuple[ToolCall, ...], 
 
 def _observation(rng: random.Random, shape: float) -> tuple[str, str]:
     """What the tool returned, and how the answer puts it."""
-    degrees, condition = rng.choice((rng.randint(-9, 40), rng.randint(10, 30))), rng.choice(CONDITIONS)
+    degrees, condition = rng.randint(1, 35), rng.choice(CONDITIONS)
     both = f"{degrees} degrees and {condition}"
     if shape < 0.5:
         fields = {"temperature": degrees, "condition": condition}

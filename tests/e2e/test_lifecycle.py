@@ -1,0 +1,178 @@
+"""Engines that come and go: swapped, unloaded, and gone with their gateway."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.hub_server import Hub
+from tests.served import ROOT, SCRIPT, Served, alive, environment, port_is_free, serve, wait_until
+from vllama import demo as demo_files
+from vllama.demo.dialogues import COMPLETIONS, DIALOGUES, TRIPLES, by_name
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+ENDLESS = next(dialogue for dialogue in DIALOGUES if dialogue.endless)
+
+
+def ask(served: Served, model: str, question: str = "Hello!") -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": False,
+            "options": {"temperature": 0}}  # fmt: skip
+    response = httpx.post(f"{served.url}/api/chat", json=body, timeout=200)
+    assert response.status_code == 200, response.text
+    return str(response.json()["message"]["content"])
+
+
+@contextlib.contextmanager
+def endless_stream(served: Served, model: str) -> Iterator[None]:
+    """Hold a stream open that does not end by itself."""
+    body = {"model": model, "messages": list(ENDLESS.messages)}
+    with httpx.stream("POST", f"{served.url}/api/chat", json=body, timeout=200) as response:
+        assert json.loads(next(response.iter_lines()))["done"] is False
+        yield
+
+
+def check_nothing_is_left(served: Served, number: int, model: str) -> None:
+    """The gateway is signalled while a stream runs: its engine and its port are gone within 10 s."""
+    engine = served.engine_processes()
+    assert len(engine) >= 3, "guard, server and core"
+    with contextlib.suppress(httpx.HTTPError), endless_stream(served, model):
+        served.process.send_signal(number)
+        wait_until(lambda: not alive(engine), 10, f"the engine ends: {engine}")
+    served.process.wait(5)
+    assert port_is_free(served.url)
+
+
+def test_a_model_without_a_template_and_a_swap_then_sigint(tmp_path: Path) -> None:
+    """One gateway, to save starts: chats of a model without a template, its replacement, SIGINT."""
+    plain = tmp_path / "plain"
+    shutil.copytree(demo_files.CHAT, plain)
+    (plain / "chat_template.jinja").unlink()
+    with serve("--model", f"plain={plain}", "--model", "demo-embed", "--max-model-len", "1k") as served:
+        completion = COMPLETIONS[0]
+        assert ask(served, "plain", completion.prompt) == completion.text
+        assert ask(served, "plain", completion.prompt) == completion.text
+        assert served.log.count("has no chat template") == 1
+        assert httpx.get(f"{served.url}/api/ps").json()["models"][0]["context_length"] == 1000
+
+        def embed(text: str) -> list[float]:
+            body = {"model": "demo-embed", "input": text}
+            reply = httpx.post(f"{served.url}/v1/embeddings", json=body, timeout=200).json()
+            assert reply["model"] == "demo-embed"
+            return list(reply["data"][0]["embedding"])
+
+        for triple in TRIPLES:
+            sentence, near, far = (embed(text) for text in (triple.sentence, triple.near, triple.far))
+            assert _dot(sentence, near) > _dot(sentence, far)
+        assert [model["name"] for model in httpx.get(f"{served.url}/api/ps").json()["models"]] == ["demo-embed:latest"]
+        refused = httpx.post(f"{served.url}/api/chat", json={"model": "demo-embed", "messages": []})
+        assert refused.json() == {"error": '"demo-embed" does not support chat'}
+        engine = served.engine_processes()
+        httpx.post(f"{served.url}/api/generate", json={"model": "demo-embed", "keep_alive": 0})
+        wait_until(lambda: not alive(engine), 10, "the unloaded engine ends")
+        assert httpx.get(f"{served.url}/api/ps").json() == {"models": []}
+        assert served.stop(signal.SIGINT) == 0
+        assert port_is_free(served.url)
+
+
+def _dot(left: list[float], right: list[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel in an environment of its own; its `vllama`."""
+    folder = tmp_path_factory.mktemp("installed")
+    run = {"check": True, "cwd": ROOT, "capture_output": True}
+    subprocess.run(["uv", "build", "--wheel", "--out-dir", folder / "dist"], **run)  # type: ignore[call-overload]
+    subprocess.run(["uv", "venv", folder / "venv"], **run)  # type: ignore[call-overload]
+    wheel = next((folder / "dist").glob("*.whl"))
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run(["uv", "pip", "install", "--python", python, wheel], **run)  # type: ignore[call-overload]
+    return folder / "venv" / "bin" / "vllama"
+
+
+def test_the_wheel_serves_a_hub_model_until_sigkill(installed: Path, tmp_path: Path) -> None:
+    """The installed wheel brings launcher and engine pins; a hub id is downloaded at its first request."""
+    with Hub() as hub:
+        hub.repos["Qwen/Qwen3-4B"] = {
+            file.name: file.read_bytes() for file in demo_files.CHAT.iterdir() if file.is_file()
+        }
+        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            with serve(
+                "--model", "Qwen/Qwen3-4B",
+                script=installed, cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"),
+            ) as served:  # fmt: skip
+                assert ask(served, "Qwen/Qwen3-4B") == by_name("hello").answer
+                shown = httpx.post(f"{served.url}/api/show", json={"model": "qwen/qwen3-4b"}).json()
+                assert shown["model_info"]["general.architecture"] == "qwen3"
+                check_nothing_is_left(served, signal.SIGKILL, "Qwen/Qwen3-4B")
+        finally:
+            hub.shutdown()
+            thread.join()
+
+
+def test_sigterm_during_a_stream(demo: Served) -> None:
+    """Ends the session's gateway: this file's last test, and the last that uses it."""
+    assert ask(demo, "demo") == by_name("hello").answer
+    check_nothing_is_left(demo, signal.SIGTERM, "demo")
+    assert demo.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "{tmp}"], "config.json"),
+        (["--model", "{tmp}/missing"], "missing"),
+        (["--model", "nonsense"], "there is no model 'nonsense'"),
+        (["--", "--max-model-length", "5"], "vLLM has no flag --max-model-length: did you mean --max-model-len?"),
+        (["--", "--port", "5"], "--port is set by vllama itself"),
+        (["--", "--max-num-seqs", "many"], "--max-num-seqs cannot be 'many'"),
+        (["--profile", "cuda"], "--profile cpu"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    variables = environment()
+    if "cuda" in arguments:
+        variables.pop("VLLAMA_ENGINE_PYTHON", None)
+    done = subprocess.run(
+        [SCRIPT, "serve", "--port", "0", *given],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_a_port_in_use_is_said_at_once() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [SCRIPT, "serve", "--port", port],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
