@@ -18,6 +18,9 @@ from vllama.routes import health, inference, models, openai
 
 logger = logging.getLogger("vllama")
 
+_METHODS = ("HEAD", "GET", "POST", "DELETE")
+"""In the order in which Ollama's `Allow` names them."""
+
 
 def create_app(gateway: Gateway) -> Starlette:
     """The gateway's HTTP side. Its lifespan loads the model to preload and, in the end, closes the scheduler."""
@@ -82,7 +85,10 @@ def _http_error(_request: Request, error: Exception) -> Response:
     text = f"{error.status_code} {HTTPStatus(error.status_code).phrase.lower()}"
     if error.status_code == 404:
         text = "404 page not found"
-    return PlainTextResponse(text, error.status_code, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", "), key=_METHODS.index))
+    return PlainTextResponse(text, error.status_code, headers=headers)
 
 
 def _unexpected(request: Request, _error: Exception) -> Response:

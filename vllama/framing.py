@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
-from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -37,14 +36,10 @@ def accepts_events(request: Request) -> bool:
 
 async def stream(request: Request, lines: Lines) -> Response:
     """A streamed response. The first lines are waited for: an error before them still gets a status of its own."""
-    try:
-        first = await until_client_leaves(request, anext(lines))
-    except BaseException:
-        await lines.aclose()
-        raise
-    if accepts_events(request):
-        return EventSourceResponse(_as_events(first, lines))
-    return StreamResponse(_joined(first, lines), "application/x-ndjson")
+    events = accepts_events(request)
+    chunks = _framed(lines, _as_events if events else _as_lines)
+    first = await until_client_leaves(request, anext(chunks, b""))
+    return StreamResponse(chunks, "text/event-stream" if events else "application/x-ndjson", first=first)
 
 
 async def until_client_leaves(request: Request, work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
@@ -61,12 +56,14 @@ async def until_client_leaves(request: Request, work: Coroutine[Any, Any, T] | A
 
 
 class StreamResponse(Response):
-    """Relays chunks as they come and stops, closing their source, when the client leaves."""
+    """Relays chunks as they come and stops, closing their source, when the client leaves.
 
-    def __init__(
-        self, chunks: AsyncGenerator[bytes, None], media_type: str, headers: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(None, headers={"Cache-Control": "no-cache", **(headers or {})}, media_type=media_type)
+    first: what was taken from `chunks` already. A generator that has not begun would not run what its end closes.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], media_type: str, *, first: bytes = b"") -> None:
+        super().__init__(None, headers={"Cache-Control": "no-cache"}, media_type=media_type)
+        self._first = first
         self._chunks = chunks
         # Response counted an empty body; this one has no length yet.
         del self.headers["content-length"]
@@ -84,26 +81,24 @@ class StreamResponse(Response):
 
     async def _relay(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if self._first:
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _joined(first: list[bytes], lines: Lines) -> AsyncGenerator[bytes, None]:
+async def _framed(lines: Lines, frame: Callable[[list[bytes]], bytes]) -> AsyncGenerator[bytes, None]:
     async with contextlib.aclosing(lines):
-        yield b"\n".join(first) + b"\n"
         async for batch in lines:
-            yield b"\n".join(batch) + b"\n"
+            yield frame(batch)
 
 
-async def _as_events(first: list[bytes], lines: Lines) -> AsyncIterator[bytes]:
-    async with contextlib.aclosing(lines):
-        yield _events(first)
-        async for batch in lines:
-            yield _events(batch)
+def _as_lines(batch: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in batch)
 
 
-def _events(batch: list[bytes]) -> bytes:
+def _as_events(batch: list[bytes]) -> bytes:
     return b"".join(b"data: " + line + b"\n\n" for line in batch)
 
 

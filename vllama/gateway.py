@@ -7,7 +7,7 @@ from datetime import datetime
 from vllama.engine.client import EngineClient
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue, Model
-from vllama.models.names import ModelName, name_from_source, parse
+from vllama.models.names import ModelName, is_valid, name_from_source, parse
 from vllama.scheduler import Scheduler
 from vllama.wire.openai import ModelCard, ModelList
 
@@ -43,7 +43,9 @@ class Gateway:
             listed: ModelList = await self.attached.get_json("/v1/models", seconds=10.0, type_=ModelList)
         except EngineError as error:
             raise ApiError(
-                502, f"the server at {self.attached.url} does not list its models: {error.message}"
+                502,
+                f"the server at {self.attached.url} does not list its models: {error.message}; "
+                "check that it runs, and --engine-url",
             ) from error
         self.catalogue.replace_all(_attached_model(card) for card in listed.data)
 
@@ -60,6 +62,5 @@ def modified(catalogue: Catalogue, model: Model) -> datetime:
 
 
 def _attached_model(card: ModelCard) -> Model:
-    return Model(
-        parse(name_from_source(card.id)), source=card.id, engine_name=card.id, context_length=card.max_model_len
-    )
+    name = parse(card.id if is_valid(card.id) else name_from_source(card.id))
+    return Model(name, source=card.id, engine_name=card.id, context_length=card.max_model_len)

@@ -5,14 +5,12 @@ import json
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.hub_server import Hub
 from tests.served import ROOT, SCRIPT, Served, alive, environment, port_is_free, serve, wait_until
 from vllama import demo as demo_files
 from vllama.demo.dialogues import COMPLETIONS, DIALOGUES, TRIPLES, by_name
@@ -99,26 +97,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv" / "bin" / "vllama"
 
 
-def test_the_wheel_serves_a_hub_model_until_sigkill(installed: Path, tmp_path: Path) -> None:
-    """The installed wheel brings launcher and engine pins; a hub id is downloaded at its first request."""
-    with Hub() as hub:
-        hub.repos["Qwen/Qwen3-4B"] = {
-            file.name: file.read_bytes() for file in demo_files.CHAT.iterdir() if file.is_file()
-        }
-        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            with serve(
-                "--model", "Qwen/Qwen3-4B",
-                script=installed, cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"),
-            ) as served:  # fmt: skip
-                assert ask(served, "Qwen/Qwen3-4B") == by_name("hello").answer
-                shown = httpx.post(f"{served.url}/api/show", json={"model": "qwen/qwen3-4b"}).json()
-                assert shown["model_info"]["general.architecture"] == "qwen3"
-                check_nothing_is_left(served, signal.SIGKILL, "Qwen/Qwen3-4B")
-        finally:
-            hub.shutdown()
-            thread.join()
+def test_the_wheel_serves_the_demo_until_sigkill(installed: Path, tmp_path: Path) -> None:
+    """The installed wheel brings the demo model, the launcher and the engine's pins."""
+    with serve("--model", "demo", script=installed, cwd=tmp_path) as served:
+        assert ask(served, "demo") == by_name("hello").answer
+        check_nothing_is_left(served, signal.SIGKILL, "demo")
 
 
 def test_sigterm_during_a_stream(demo: Served) -> None:

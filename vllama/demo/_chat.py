@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 
 from vllama.demo import CHAT
 from vllama.demo._samples import Maker, Sample, corpus
-from vllama.demo._tokenizer import CONTEXT, SPECIAL, VOCABULARY, save_tokenizer, train_tokenizer
+from vllama.demo._tokenizer import CONTEXT, VOCABULARY, save_tokenizer, train_tokenizer
 
 TEMPLATE = CHAT / "chat_template.jinja"
 BATCH_TOKENS = 3072

@@ -9,7 +9,6 @@ models. The chat template and the model cards are not made but kept: they are re
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
@@ -25,18 +24,17 @@ MODELS = ("chat", "embed", "adapter")
 def train(name: str, out: Path, steps: int | None) -> None:
     torch.manual_seed(1)
     if name == "chat":
-        train_chat(out / CHAT.name, steps or 1500)
+        train_chat(out / CHAT.name, steps or 1150)
     elif name == "embed":
-        train_embed(out / EMBED.name, steps or 1500)
+        train_embed(out / EMBED.name, steps or 800)
     else:
         train_adapter(out / CHAT.name, out / ADAPTER.name, steps or 300)
 
 
-def finish(folder: Path, source: Path) -> None:
-    """Add the model card; let others read what safetensors wrote for its owner alone."""
-    if folder.resolve() != source:
-        shutil.copy(source / "README.md", folder)
-    for file in folder.rglob("*.*"):
+def finish(folder: Path, card: str) -> None:
+    """Put our model card where peft puts its own; let others read what safetensors wrote for its owner alone."""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    for file in filter(Path.is_file, folder.rglob("*")):
         file.chmod(0o644)
 
 
@@ -48,8 +46,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     for name in arguments.models or MODELS:
+        card = (CHAT.parent / name / "README.md").read_text(encoding="utf-8")
         train(name, arguments.out, arguments.steps)
-        finish(arguments.out / name, CHAT.parent / name)
+        finish(arguments.out / name, card)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 import json
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from vllama.errors import ApiError
 from vllama.gateway import Gateway
@@ -14,6 +17,16 @@ from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bodies that are no JSON, or are nested too deeply."""
+
+
+def get(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """A route for GET alone: Starlette adds HEAD by itself, which Ollama has for some paths only."""
+    route = Route(path, endpoint, methods=["GET"])
+    route.methods = {"GET"}
+    return route
 
 
 def gateway_of(request: Request) -> Gateway:
@@ -33,7 +46,7 @@ async def read_body(request: Request, type_: type[T]) -> T:
         return msgspec.json.decode(body, type=type_ | None) or type_()
     except msgspec.ValidationError as error:
         raise ApiError(400, f"invalid request: {_explain(error)}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 

@@ -57,13 +57,15 @@ class _Exchange:
 async def generate(request: Request) -> Response:
     arrived = time.monotonic_ns()
     body = await read_body(request, GenerateRequest)
+    keep_alive = _check_values(body)
     model = await find_model(request, body.wanted)
-    keep_alive = _keep_alive(body)
     if not body.prompt and keep_alive == 0:
         return _unload(request, body.wanted, model, _GENERATE)
     if body.raw and body.system:
         raise ApiError(400, "raw mode does not support template, system, or context")
     _check_capabilities(body, model, "generate")
+    if not body.raw:
+        _note_template(request, model)
 
     def translate(model: Model) -> EngineRequest:
         return generate_request(body, templated=model.templated, thinks=_thinks(model))
@@ -77,20 +79,16 @@ async def generate(request: Request) -> Response:
 async def chat(request: Request) -> Response:
     arrived = time.monotonic_ns()
     body = await read_body(request, ChatRequest)
+    keep_alive = _check_values(body)
     if not body.wanted.strip():
         raise ApiError(400, "model is required")
     model = await find_model(request, body.wanted)
-    keep_alive = _keep_alive(body)
     if not body.messages and keep_alive == 0:
         return _unload(request, body.wanted, model, _CHAT)
     _check_capabilities(body, model, "chat")
     if body.tools and model.lacks("tools"):
         raise ApiError(400, f"{model.name.qualified} does not support tools")
-    if not model.templated:
-        gateway_of(request).note_once(
-            f"template {model.name.key}",
-            f"{model.name.short} has no chat template: its chats are the messages' contents one after another",
-        )
+    _note_template(request, model)
 
     def translate(model: Model) -> EngineRequest:
         return chat_request(body, templated=model.templated, thinks=_thinks(model))
@@ -99,7 +97,9 @@ async def chat(request: Request) -> Response:
     return await (_answer(exchange) if body.messages else _load(exchange))
 
 
-def _keep_alive(body: Inference) -> float | None:
+def _check_values(body: Inference) -> float | None:
+    """Refuse what Ollama refuses while it reads the body. Returns keep_alive in seconds."""
+    check_think(body.think)
     try:
         return parse_keep_alive(body.keep_alive)
     except ValueError as error:
@@ -111,6 +111,14 @@ def _check_capabilities(body: Inference, model: Model, action: str) -> None:
         raise ApiError(400, f"{quote(body.wanted)} does not support thinking")
     if model.lacks("completion"):
         raise ApiError(400, f"{quote(body.wanted)} does not support {action}")
+
+
+def _note_template(request: Request, model: Model) -> None:
+    if not model.templated:
+        gateway_of(request).note_once(
+            f"template {model.name.key}",
+            f"{model.name.short} has no chat template: its chats are the messages' contents one after another",
+        )
 
 
 def _thinks(model: Model) -> bool:
@@ -165,6 +173,8 @@ async def _engine_reply(exchange: _Exchange) -> Any:
                 yield response
         except EngineError as error:
             raise ApiError(500, f"{DIED}: {error.message}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
 
 
 async def _whole(exchange: _Exchange) -> Response:
@@ -190,13 +200,14 @@ async def _streamed_lines(exchange: _Exchange) -> Lines:
 
 
 async def _translate_stream(exchange: _Exchange, response: EngineResponse) -> Lines:
-    reply, first, chunk = Reply(), 0, exchange.shape.chunk
+    reply, first, chunk, complete = Reply(), 0, exchange.shape.chunk, False
     async for events in server_sent_events(response):
         first = first or time.monotonic_ns()
         created_at = timestamp()
         lines = []
         for event in events:
             if event == b"[DONE]":
+                complete = True
                 continue
             completion = _decode(event)
             if completion.error is not None:
@@ -205,6 +216,8 @@ async def _translate_stream(exchange: _Exchange, response: EngineResponse) -> Li
                 lines.append(chunk(exchange.wanted, created_at, piece))
         if lines:
             yield lines
+    if not complete and reply.finish_reason is None:
+        raise ApiError(500, f"{DIED}: its reply broke off")
     rest = reply.close() or Piece()
     yield [_encode(_final(exchange, reply, rest, first=first or time.monotonic_ns()))]
 

@@ -1,6 +1,5 @@
 """Ollama's endpoints about the server and its models."""
 
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from vllama.gateway import Gateway, modified
 from vllama.models import inspect
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
-from vllama.routes._edge import find_model, gateway_of, read_body
+from vllama.routes._edge import find_model, gateway_of, get, read_body
 from vllama.scheduler import Loaded
 from vllama.wire.ollama import ShowRequest
 
@@ -72,7 +71,7 @@ def _tag(gateway: Gateway, model: Model) -> dict[str, Any]:
 def _process(loaded: Loaded, now: datetime) -> dict[str, Any]:
     model = loaded.model
     size = model.checkpoint.size if model.checkpoint else 0
-    remaining = _FOREVER if loaded.remaining == math.inf else timedelta(seconds=loaded.remaining)
+    remaining = timedelta(seconds=min(loaded.remaining, _FOREVER.total_seconds()))
     return {
         "name": model.name.short,
         "model": model.name.short,
@@ -105,17 +104,21 @@ def _description(gateway: Gateway, model: Model, request: ShowRequest) -> dict[s
         if parameters := inspect.parameters_text(checkpoint.generation):
             shown["parameters"] = parameters
         shown["template"] = checkpoint.chat_template or "{{ .Prompt }}"
-        shown["model_info"] = inspect.model_info(checkpoint)
-    else:
-        # Some clients look up <architecture>.context_length without asking whether it is there.
-        shown["model_info"] = {"general.architecture": "unknown", "unknown.context_length": model.context_length or 0,
-                               "unknown.embedding_length": 0}  # fmt: skip
     if request.system:
         shown["system"] = request.system
     shown["details"] = _details(model, lengths=False)
+    shown["model_info"] = _model_info(model)
     shown["capabilities"] = model.capabilities
     shown["modified_at"] = modified(gateway.catalogue, model).isoformat()
     return shown
+
+
+def _model_info(model: Model) -> dict[str, Any]:
+    if model.checkpoint is not None:
+        return inspect.model_info(model.checkpoint)
+    # Some clients look up <architecture>.context_length without asking whether it is there.
+    lengths = {"unknown.context_length": model.context_length or 0, "unknown.embedding_length": 0}
+    return {"general.architecture": "unknown"} | lengths
 
 
 def _modelfile(model: Model, system: str | None) -> str:
@@ -127,6 +130,6 @@ routes = [
     Route("/", root, methods=["GET"]),
     Route("/api/version", version, methods=["GET"]),
     Route("/api/tags", tags, methods=["GET"]),
-    Route("/api/ps", ps, methods=["GET"]),
+    get("/api/ps", ps),
     Route("/api/show", show, methods=["POST"]),
 ]

@@ -16,9 +16,11 @@ from vllama.errors import ApiError, EngineError
 from vllama.framing import JSONResponse, StreamResponse, until_client_leaves
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
-from vllama.routes._edge import find_model, gateway_of, quote
+from vllama.models.names import InvalidName, parse
+from vllama.routes._edge import NOT_JSON, find_model, gateway_of, get, quote
 from vllama.translate.failure import failure_text
 
+_NULL = Raw(b"null")
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -37,8 +39,15 @@ async def list_models(request: Request) -> Response:
 
 async def get_model(request: Request) -> Response:
     wanted = request.path_params["model"]
-    model = await find_model(request, wanted)
+    model = await find_model(request, wanted, unknown=_unknown_text(wanted))
     return JSONResponse(_card(gateway_of(request), model) | {"id": wanted})
+
+
+def _unknown_text(wanted: str) -> str:
+    try:
+        return f"model '{parse(wanted).short}' not found"
+    except InvalidName:
+        return "model '{}' not found"
 
 
 def _card(gateway: Gateway, model: Model) -> dict[str, Any]:
@@ -54,11 +63,7 @@ async def hand_through(request: Request) -> Response:
     """Send the client's body on with the engine's name for the model, and the reply back with the client's."""
     body = await _read_object(request)
     wanted = _model_name(body)
-    model = await find_model(request, wanted)
-    if request.url.path != "/v1/embeddings" and model.lacks("completion"):
-        raise ApiError(400, f"{quote(wanted)} does not support {'chat' if 'chat' in request.url.path else 'generate'}")
-    if request.url.path == "/v1/embeddings" and model.lacks("embedding"):
-        raise ApiError(400, f"{quote(wanted)} does not support embeddings")
+    model = await _find_for(request, body, wanted)
     stack = contextlib.AsyncExitStack()
     try:
         upstream = await until_client_leaves(request, _ask_engine(request, body, model, stack))
@@ -72,6 +77,26 @@ async def hand_through(request: Request) -> Response:
         raise ApiError(500, f"the engine of {model.name.short} failed: {error.message}") from error
     finally:
         await stack.aclose()
+
+
+async def _find_for(request: Request, body: dict[str, Raw], wanted: str) -> Model:
+    """The model, if it can do what the path asks for. The errors are those of Ollama's endpoint behind each path."""
+    path = request.url.path
+    if path == "/v1/embeddings":
+        unknown = 'model "{}" not found, try pulling it first' if wanted.strip() else "model '{}' not found"
+        model = await find_model(request, wanted, unknown=unknown)
+        if model.lacks("embedding"):
+            raise ApiError(400, f"{quote(wanted)} does not support embeddings")
+        return model
+    chats = path == "/v1/chat/completions"
+    if chats and body.get("messages", _NULL) in (_NULL, Raw(b"[]")):
+        raise ApiError(400, "[] is too short - 'messages'")
+    if chats and not wanted.strip():
+        raise ApiError(400, "model is required")
+    model = await find_model(request, wanted)
+    if model.lacks("completion"):
+        raise ApiError(400, f"{quote(wanted)} does not support {'chat' if chats else 'generate'}")
+    return model
 
 
 async def _ask_engine(
@@ -102,7 +127,10 @@ async def _relay_events(
 def _rename(event: bytes, name: bytes) -> bytes:
     if event == b"[DONE]":
         return event
-    fields = _object_decoder.decode(event)
+    try:
+        fields = _object_decoder.decode(event)
+    except msgspec.DecodeError:
+        return event  # whatever it is, it names no model
     if "model" in fields:
         fields["model"] = Raw(name)
     return _encode(fields)
@@ -117,17 +145,20 @@ def _whole(status: int, data: bytes, wanted: str) -> Response:
 
 
 async def _read_object(request: Request) -> dict[str, Raw]:
+    body = await request.body()
+    if not body.strip():
+        raise ApiError(400, "EOF")
     try:
-        return _object_decoder.decode(await request.body())
+        return _object_decoder.decode(body)
     except msgspec.ValidationError:
         raise ApiError(400, "the request's body must be a JSON object") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 
 def _model_name(body: dict[str, Raw]) -> str:
     try:
-        return msgspec.json.decode(body.get("model", Raw(b'""')), type=str)
+        return msgspec.json.decode(body.get("model", _NULL), type=str | None) or ""
     except msgspec.ValidationError:
         raise ApiError(400, "model: expected string") from None
 
@@ -136,6 +167,6 @@ routes = [
     Route("/v1/chat/completions", hand_through, methods=["POST"]),
     Route("/v1/completions", hand_through, methods=["POST"]),
     Route("/v1/embeddings", hand_through, methods=["POST"]),
-    Route("/v1/models", list_models, methods=["GET"]),
-    Route("/v1/models/{model:path}", get_model, methods=["GET"]),
+    get("/v1/models", list_models),
+    get("/v1/models/{model:path}", get_model),
 ]

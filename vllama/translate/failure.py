@@ -1,5 +1,7 @@
 """The engine's refusals in words that Ollama's clients know."""
 
+from typing import Any
+
 import msgspec
 
 CONTEXT_EXCEEDED = (
@@ -8,11 +10,14 @@ CONTEXT_EXCEEDED = (
 )
 
 
+_TOO_LONG = ("maximum context length", "longer than the maximum model length")
+
+
 def failure_text(status: int, body: bytes) -> tuple[int, str]:
     """Status and text for a client. body: the engine's error object, `{"error": {"message", "code"}}`, or anything."""
     message, code = _message(body)
     status = code or status
-    if "maximum context length" in message:
+    if any(text in message for text in _TOO_LONG):
         return 400, CONTEXT_EXCEEDED
     if status == 400:
         return 400, message
@@ -27,10 +32,15 @@ def _message(body: bytes) -> tuple[str, int | None]:
         error = msgspec.json.decode(body)
         if isinstance(error, dict):
             error = error.get("error", error.get("detail", error))
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        error = body.decode(errors="replace")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        error = body.decode(errors="replace").strip()
     if not isinstance(error, dict):
-        return str(error)[:2000] or "no reason given", None
+        return _shorten(error or "no reason given"), None
     code = error.get("code")
-    text = error.get("message") or msgspec.json.encode(error).decode()
-    return str(text)[:2000], code if isinstance(code, int) and 400 <= code < 600 else None
+    text = _shorten(error.get("message") or error)
+    return text, code if isinstance(code, int) and 400 <= code < 600 else None
+
+
+def _shorten(reason: Any) -> str:
+    text = reason if isinstance(reason, str) else msgspec.json.encode(reason).decode()
+    return text[:2000]

@@ -17,36 +17,46 @@ _INTEGERS = (
     "num_thread", "draft_num_predict",
 )  # fmt: skip
 _BOOLEANS = ("use_mmap",)
+_LARGEST_FLOAT = 3.4028234663852886e38
+_LARGEST_INTEGER = 2**63 - 1
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a meaning, with `null` ones left out and integers truncated as Ollama does.
 
-    Raises ApiError 500, Ollama's status and words for an option of the wrong type. Unknown names are ignored.
+    Raises ApiError 500, Ollama's status and words, for an option of the wrong type, or a number that its type cannot
+    hold. Unknown names are ignored. A single string as `stop`, which Ollama refuses, is a list of one.
     """
     checked: dict[str, Any] = {}
     for name, value in options.items():
         if value is None:
             continue
         if name in _FLOATS:
-            checked[name] = float(_require(name, value, (int, float), "type float32"))
+            checked[name] = float(_number(name, value, "float32", _LARGEST_FLOAT))
         elif name in _INTEGERS:
-            checked[name] = int(_require(name, value, (int, float), "type integer"))
+            checked[name] = int(_number(name, value, "integer", _LARGEST_INTEGER))
         elif name in _BOOLEANS:
             if not isinstance(value, bool):
                 raise ApiError(500, f'option "{name}" must be of type boolean')
         elif name == "stop":
-            _require(name, value, (list,), "type array")
-            if not all(isinstance(text, str) for text in value):
-                raise ApiError(500, 'option "stop" must be of an array of strings')
-            checked[name] = [text for text in value if text]
+            checked[name] = _stop_strings(value)
     return checked
 
 
-def _require(name: str, value: Any, types: tuple[type, ...], expected: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, types):
-        raise ApiError(500, f'option "{name}" must be of {expected}')
+def _number(name: str, value: Any, kind: str, largest: float) -> int | float:
+    # Ollama reads integers of up to 64 bits and single-precision floats; neither holds an infinity.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -largest <= value <= largest:
+        raise ApiError(500, f'option "{name}" must be of type {kind}')
     return value
+
+
+def _stop_strings(value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list):
+        raise ApiError(500, 'option "stop" must be of type array')
+    if not all(isinstance(text, str) for text in texts):
+        raise ApiError(500, 'option "stop" must be of an array of strings')
+    return [text for text in texts if text]
 
 
 def sampling_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +75,7 @@ def sampling_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
         parameters["min_p"] = min_p
     if merged.get("num_predict", -1) > 0:
         parameters["max_tokens"] = merged["num_predict"]
-    if merged.get("seed", -1) >= 0:
+    if merged.get("seed", -1) != -1:
         parameters["seed"] = merged["seed"]
     if merged.get("stop"):
         parameters["stop"] = merged["stop"]

@@ -25,6 +25,7 @@ class Piece(msgspec.Struct):
 
 @dataclass
 class _PartialCall:
+    id: str | None = None
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
@@ -43,6 +44,7 @@ class Reply:
         self._calls: dict[int, _PartialCall] = {}
         self._calls_sent = 0
         self._thought = False
+        self._thinking_begun = False
         self._held_space = ""  # ends the thinking so far: dropped unless more thinking follows
         self._answer_begun = False
 
@@ -74,14 +76,15 @@ class Reply:
             piece.thinking = self._trim_thinking(thinking)
         if content := message.content:
             piece.text = self._trim_answer(content)
-        for position, call in enumerate(message.tool_calls or ()):
-            self._collect_call(position, call)
+        for call in message.tool_calls or ():
+            self._collect_call(call)
 
     def _trim_thinking(self, text: str) -> str:
-        text = self._held_space + text if self._thought else text.lstrip()
+        self._thought = True
+        text = self._held_space + text if self._thinking_begun else text.lstrip()
         kept = text.rstrip()
         self._held_space = text[len(kept) :]
-        self._thought = self._thought or bool(kept)
+        self._thinking_begun = self._thinking_begun or bool(kept)
         return kept
 
     def _trim_answer(self, text: str) -> str:
@@ -90,11 +93,20 @@ class Reply:
         self._answer_begun = self._answer_begun or bool(text)
         return text
 
-    def _collect_call(self, position: int, call: EngineToolCall) -> None:
-        partial = self._calls.setdefault(position if call.index is None else call.index, _PartialCall())
+    def _collect_call(self, call: EngineToolCall) -> None:
+        index = self._index_of(call) if call.index is None else call.index
+        partial = self._calls.setdefault(index, _PartialCall(call.id))
         partial.name = call.function.name or partial.name
         if call.function.arguments:
             partial.arguments.append(call.function.arguments)
+
+    def _index_of(self, call: EngineToolCall) -> int:
+        """Where a server numbers no calls: one with a new id, or only a name, begins a call; others go on with it."""
+        last = max(self._calls, default=-1)
+        if last < 0:
+            return 0
+        goes_on = call.id == self._calls[last].id if call.id else not call.function.name
+        return last if goes_on else last + 1
 
     def _release_calls(self, piece: Piece) -> None:
         for _, partial in sorted(self._calls.items()):
@@ -111,9 +123,10 @@ class Reply:
 
 
 def _parse_arguments(text: str) -> dict[str, Any] | None:
-    if not text.strip():
+    """The object in a call's arguments, empty where the model gave none; None where they are something else."""
+    if text.strip() in ("", "null"):
         return {}
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
         arguments = msgspec.json.decode(text)
         if isinstance(arguments, dict):
             return arguments

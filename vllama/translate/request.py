@@ -67,7 +67,8 @@ def check_think(value: Any) -> bool | str | None:
     if not isinstance(value, str):
         raise ApiError(400, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
     if value not in _LEVELS:
-        raise ApiError(400, f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, or false)')
+        shown = _json(value)
+        raise ApiError(400, f'invalid think value: {shown} (must be "high", "medium", "low", "max", true, or false)')
     return value
 
 
@@ -86,9 +87,7 @@ def _response_format(value: Any) -> dict[str, Any]:
         return {"response_format": {"type": "json_object"}}
     if isinstance(value, dict):
         return {"response_format": {"type": "json_schema", "json_schema": {"name": "format", "schema": value}}}
-    shown = msgspec.json.encode(value).decode()
-    quoted = msgspec.json.encode(shown).decode()
-    raise ApiError(500, f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
+    raise ApiError(500, f'invalid format: {_json(_json(value))}; expected "json" or a valid JSON Schema object')
 
 
 def _thinking(value: Any, thinks: bool) -> dict[str, Any]:
@@ -129,18 +128,19 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
 
 
 def _data_uri(image: str) -> str:
+    text = image.replace("\r", "").replace("\n", "")  # line breaks are no part of the data, as in Go's decoder
     try:
-        data = base64.b64decode(image, validate=True)
+        data = base64.b64decode(text, validate=True)
     except ValueError:
         raise ApiError(400, "images must be base64 data without a data: prefix: illegal base64 data") from None
-    return f"data:{_mime_type(data)};base64,{image}"
+    return f"data:{_mime_type(data)};base64,{text}"
 
 
 def _mime_type(data: bytes) -> str:
-    for magic, kind in ((b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"RIFF", "image/webp")):
+    for magic, kind in ((b"\x89PNG", "image/png"), (b"GIF8", "image/gif")):
         if data.startswith(magic):
             return kind
-    return "image/jpeg"
+    return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else "image/jpeg"
 
 
 def _calls(calls: Sequence[ToolCall], unanswered: list[tuple[str, str]], *, first: int) -> list[dict[str, Any]]:
@@ -148,10 +148,20 @@ def _calls(calls: Sequence[ToolCall], unanswered: list[tuple[str, str]], *, firs
     for index, call in enumerate(calls):
         identifier = call.id or f"call_{first}_{index}"
         unanswered.append((identifier, call.function.name))
-        arguments = msgspec.json.encode(call.function.arguments).decode()
-        function = {"name": call.function.name, "arguments": arguments}
+        function = {"name": call.function.name, "arguments": _json(_arguments(call))}
         entries.append({"id": identifier, "type": "function", "function": function})
     return entries
+
+
+def _arguments(call: ToolCall) -> dict[str, Any]:
+    """The arguments of a call that a client sends back; as text, which OpenAI's clients are used to, they are read."""
+    arguments = call.function.arguments
+    if isinstance(arguments, str):
+        try:
+            return msgspec.json.decode(arguments, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            raise ApiError(400, f"the arguments of a call of {_json(call.function.name)} are no JSON object") from None
+    return arguments
 
 
 def _answered_call(message: Message, unanswered: list[tuple[str, str]]) -> str:
@@ -188,3 +198,6 @@ def fit_context(body: dict[str, Any], context_length: int | None) -> dict[str, A
         return body
     return body | {"max_tokens": min(body.get("max_tokens", context_length), context_length)}
 
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -39,11 +39,11 @@ class Tool(Struct):
 
 
 class CalledFunction(Struct, kw_only=True):
-    """`arguments` keeps the key order of the model, or of the client that sends it back."""
+    """`arguments` keeps the key order of the model, or of the client that sends it back, some of which send text."""
 
     index: int = 0
-    name: str
-    arguments: dict[str, Any]
+    name: str = ""
+    arguments: dict[str, Any] | str = {}
 
 
 class ToolCall(Struct, kw_only=True):

@@ -1,0 +1,153 @@
+"""Fixtures for all tests: the demo models, engines that answer for them, and gateways on real ports."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from tests.fake_engine import RECORDING, EngineInPlace, FakeEngine, Recordings
+from starlette.applications import Starlette
+
+from vllama import demo
+from vllama.app import create_app
+from vllama.gateway import Gateway
+from vllama.models.catalogue import Catalogue, Model
+from vllama.models.inspect import inspect
+from vllama.models.names import parse
+from vllama.scheduler import LocalScheduler
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if RECORDING:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    """demo; demo-embed; plain, which is demo without its chat template."""
+    plain = tmp_path_factory.mktemp("models") / "plain"
+    shutil.copytree(demo.CHAT, plain, ignore=shutil.ignore_patterns("chat_template*"))
+    folders = {"demo": demo.CHAT, "demo-embed": demo.EMBED, "plain": plain}
+    if not (demo.EMBED / "config.json").exists():  # TEMPORARY
+        import dataclasses
+        m = local_model("demo-embed", demo.CHAT)
+        m = dataclasses.replace(m, checkpoint=dataclasses.replace(m.checkpoint, capabilities=("embedding",)))
+        return {"demo": local_model("demo", demo.CHAT), "demo-embed": m, "plain": local_model("plain", plain)}
+    return {name: local_model(name, folder) for name, folder in folders.items()}
+
+
+def local_model(name: str, folder: Path) -> Model:
+    parsed = parse(name)
+    return Model(parsed, source=str(folder), engine_name=parsed.short, checkpoint=inspect(folder))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which leaves the signal handlers to pytest."""
+
+    capture_signals = staticmethod(contextlib.nullcontext)
+
+
+@contextlib.asynccontextmanager
+async def _serve(app: Starlette) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, lifespan="on", ws="none", http="httptools", log_config=None, access_log=False,
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = _Server(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            assert not task.done(), task.result()
+            await asyncio.sleep(0.001)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+Serve = Callable[[Starlette], AbstractAsyncContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """`async with serve(app) as url`: the app on a free port."""
+    return _serve
+
+
+@dataclass
+class Engines:
+    """A fake engine for each model, replaying its recordings, or filling them from a real one."""
+
+    fakes: dict[str, FakeEngine] = field(default_factory=dict)
+
+    async def prepare(self, model: Model) -> tuple[Model, EngineInPlace]:
+        assert model.checkpoint is not None
+        return model, EngineInPlace(
+            self.fakes[model.name.model].url, context_length=model.checkpoint.context_length
+        )
+
+    def __getitem__(self, name: str) -> FakeEngine:
+        return self.fakes[name]
+
+
+@pytest.fixture(scope="session")
+async def recorded_engines(models: dict[str, Model]) -> AsyncIterator[Engines]:
+    async with contextlib.AsyncExitStack() as stack:
+        engines = Engines()
+        if RECORDING:
+            from tests.recorder import Recorder
+
+            recorder = Recorder(Catalogue(models.values()))
+            stack.push_async_callback(recorder.close)
+        for name, model in models.items():
+            fake, recordings = FakeEngine(), Recordings(name)
+            fake.answer = recorder.record(fake, model, recordings) if RECORDING else fake.replay(recordings)
+            await fake.start()
+            stack.push_async_callback(fake.stop)
+            if RECORDING:
+                stack.callback(recordings.save)
+            engines.fakes[name] = fake
+        yield engines
+
+
+@pytest.fixture
+def engines(recorded_engines: Engines) -> Iterator[Engines]:
+    """The engines behind `api`. A test fails where they were asked what was never recorded."""
+    for fake in recorded_engines.fakes.values():
+        fake.asked.clear()
+        fake.unmatched.clear()
+    yield recorded_engines
+    for fake in recorded_engines.fakes.values():
+        fake._scripts.clear()
+        assert not fake.unmatched, "\n".join(fake.unmatched)
+
+
+@pytest.fixture(scope="session")
+async def gateway_url(models: dict[str, Model], recorded_engines: Engines) -> AsyncIterator[str]:
+    scheduler = LocalScheduler(recorded_engines.prepare, keep_alive=300.0, max_queue=16)
+    async with _serve(create_app(Gateway(Catalogue(models.values()), scheduler))) as url:
+        yield url
+
+
+@pytest.fixture
+async def api(gateway_url: str, engines: Engines) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway before the recorded engines; models stay loaded from test to test."""
+    async with httpx.AsyncClient(base_url=gateway_url, timeout=1200 if RECORDING else 20, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    """An engine of this test alone, which answers what the test scripts."""
+    fake = FakeEngine()
+    await fake.start()
+    yield fake
+    await fake.stop()
+    assert not fake.unmatched, "\n".join(fake.unmatched)

@@ -1,0 +1,73 @@
+"""The documentation of settings is made from the settings themselves; this keeps the two alike.
+
+`VLLAMA_WRITE_DOCS=1 uv run pytest tests/test_docs.py` writes docs/configuration.md anew.
+"""
+
+import os
+import re
+from typing import Any, get_args
+
+from tests.served import ROOT
+from vllama.cli import serve
+from vllama.settings import Settings
+
+DOCUMENT = ROOT / "docs" / "configuration.md"
+HEAD = """# Configuration
+
+Each setting has, under one name, a flag of `vllama serve`, an environment variable and a key in `vllama.toml`. Flags win over `VLLAMA_*` variables,
+these over `OLLAMA_*` variables, these over `vllama.toml`, which is looked for in the working folder, then in the user's configuration folder
+(`~/.config/vllama/vllama.toml`); `VLLAMA_CONFIG` names another file. Durations are seconds or like `5m`; lists in variables are separated by commas
+(`VLLAMA_VLLM_ARGS`: as in a shell).
+
+| Key | Variable | Flag | Default | |
+|---|---|---|---|---|
+"""
+
+
+def _flag(name: str) -> str:
+    special = {"vllm_args": "after `--`", "engine_profile": "`--profile`"}
+    if name in special:
+        return special[name]
+    parameters = serve.serve.__annotations__
+    return f"`--{name.replace('_', '-')}`" if name in parameters else ""
+
+
+def _default(field: Any, name: str) -> str:
+    if name == "home":
+        return "`~/.local/share/vllama`"
+    if field.default_factory is not None or field.default is None:
+        return ""
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def document() -> str:
+    rows = [
+        f"| `{name}` | `VLLAMA_{name.upper()}` | {_flag(name)} | {_default(field, name)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def test_every_setting_is_documented() -> None:
+    if os.environ.get("VLLAMA_WRITE_DOCS"):
+        DOCUMENT.write_text(document())
+    assert DOCUMENT.read_text() == document()
+
+
+def test_every_flag_is_a_setting() -> None:
+    flags = set(serve.serve.__annotations__) - {"context", "return", "profile"}
+    assert flags <= set(Settings.model_fields)
+
+
+def test_every_variable_that_the_readme_names_exists() -> None:
+    known = {f"VLLAMA_{name.upper()}" for name in Settings.model_fields} | {"VLLAMA_CONFIG", "VLLAMA_RECORD"}
+    named = set(re.findall(r"VLLAMA_[A-Z_]+", (ROOT / "README.md").read_text()))
+    assert named <= known
+
+
+def test_help_texts_name_the_defaults_that_hold() -> None:
+    for name, annotation in serve.serve.__annotations__.items():
+        if name in Settings.model_fields and (default := Settings.model_fields[name].default) is not None:
+            text = get_args(annotation)[1].help
+            if match := re.search(r"\((\S+)\)\.$", text):
+                assert match[1] == str(default), name
