@@ -29,7 +29,9 @@ def environment(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("OLLAMA_", "VLLAMA_", "HF_")) or name == "VLLAMA_ENGINE_PYTHON"
     }
-    return kept | {"VLLAMA_HOME": str(ENGINE_HOME), "VLLM_CPU_KVCACHE_SPACE": "1"} | more
+    # A short time to drain leaves room for a slow machine below the 10 s in which everything has to be gone.
+    ours = {"VLLAMA_HOME": str(ENGINE_HOME), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLAMA_DRAIN_TIMEOUT": "2"}
+    return kept | ours | more
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

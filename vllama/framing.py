@@ -10,7 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from vllama.errors import ApiError
+
 T = TypeVar("T")
+
+STOPPING = "the server is stopping: send the request again later"
 
 Lines = AsyncGenerator[list[bytes], None]
 """JSON texts; those that came together leave together."""
@@ -36,51 +40,76 @@ def accepts_events(request: Request) -> bool:
 
 async def stream(request: Request, lines: Lines) -> Response:
     """A streamed response. The first lines are waited for: an error before them still gets a status of its own."""
-    events = accepts_events(request)
-    chunks = _framed(lines, _as_events if events else _as_lines)
-    first = await until_client_leaves(request, anext(chunks, b""))
-    return StreamResponse(chunks, "text/event-stream" if events else "application/x-ndjson", first=first)
+    media_type, frame = "application/x-ndjson", _as_lines
+    if accepts_events(request):
+        media_type, frame = "text/event-stream", _as_events
+    chunks = _framed(lines, frame)
+    try:
+        first = await until_client_leaves(request, anext(chunks, b""))
+    except BaseException:
+        await chunks.aclose()
+        raise
+    last_words = frame([msgspec.json.encode({"error": STOPPING})])
+    return StreamResponse(chunks, media_type, first=first, last_words=last_words)
 
 
 async def until_client_leaves(request: Request, work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
-    """Do the work, or cancel it and raise ClientLeft as soon as the client is gone. The body must have been read."""
+    """Do the work, or cancel it and raise ClientLeft as soon as the client is gone. The body must have been read.
+
+    Raises ApiError 503 when cancelled: the server does that to what still waits when its time to drain is over.
+    """
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_client_left(request.receive))
     try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft
-        return task.result()
-    finally:
-        await _cancel(task, leaving)
+        try:
+            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientLeft
+            return task.result()
+        finally:
+            await _cancel(task, leaving)
+    except asyncio.CancelledError:
+        raise ApiError(503, STOPPING) from None
 
 
 class StreamResponse(Response):
     """Relays chunks as they come and stops, closing their source, when the client leaves.
 
     first: what was taken from `chunks` already. A generator that has not begun would not run what its end closes.
+    last_words: what ends the stream when the server stops before it is through.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], media_type: str, *, first: bytes = b"") -> None:
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], media_type: str, *, first: bytes = b"", last_words: bytes
+    ) -> None:
         super().__init__(None, headers={"Cache-Control": "no-cache"}, media_type=media_type)
         self._first = first
         self._chunks = chunks
+        self._last_words = last_words
         # Response counted an empty body; this one has no length yet.
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        async with contextlib.aclosing(self._chunks):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await self._send_body(receive, send)
+
+    async def _send_body(self, receive: Receive, send: Send) -> None:
         relay = asyncio.create_task(self._relay(send))
         leaving = asyncio.create_task(_client_left(receive))
         try:
             await asyncio.wait({relay, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if relay.done():
                 relay.result()
+        except asyncio.CancelledError:
+            # The server cancels what still runs when its time to drain is over; the client is owed a proper end.
+            if not relay.done():
+                await _cancel(relay)
+                await send({"type": "http.response.body", "body": self._last_words, "more_body": False})
         finally:
             await _cancel(relay, leaving)
-            await self._chunks.aclose()
 
     async def _relay(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         if self._first:
             await send({"type": "http.response.body", "body": self._first, "more_body": True})
         async for chunk in self._chunks:

@@ -3,6 +3,7 @@
 Order of precedence: command-line flags, `VLLAMA_*` variables, `OLLAMA_*` variables, `vllama.toml`, defaults.
 """
 
+import math
 import os
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic_settings import (
 
 from vllama.engine.install import Profile
 from vllama.errors import ConfigError
-from vllama.translate.duration import parse_duration
+from vllama.translate.duration import parse_seconds
 
 FOREVER = float("inf")
 
@@ -47,7 +48,8 @@ class Settings(BaseSettings):
     )
     model: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
-        description="Models to serve, each a folder, a Hugging Face id, demo, or NAME=SOURCE. None given: the demo models.",
+        description="Models to serve, each a folder, a Hugging Face id, demo, or NAME=SOURCE. "
+        "None given: the demo models.",
     )
     preload: bool = Field(False, description="Load the first model at once instead of at the first request.")
     engine_url: str | None = Field(
@@ -105,7 +107,7 @@ class Settings(BaseSettings):
         300.0, description="A loading engine that logs nothing for this long is given up. Alias: OLLAMA_LOAD_TIMEOUT."
     )
     drain_timeout: float = Field(
-        10.0, description="How long running requests may go on once the gateway was told to stop."
+        5.0, description="How long running requests may go on once the gateway was told to stop."
     )
     max_queue: int = Field(
         512, ge=1, description="Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE."
@@ -130,7 +132,9 @@ class Settings(BaseSettings):
     @classmethod
     def _read_duration(cls, value: Any, info: Any) -> Any:
         if isinstance(value, str):
-            value = float(value) if re.fullmatch(r"[-+]?\d+(\.\d+)?", value) else parse_duration(value)
+            value = parse_seconds(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            raise ValueError("a duration is a number of seconds, or a text like 5m")
         never = value <= 0 if info.field_name == "load_timeout" else value < 0
         return FOREVER if never else value
 
@@ -143,7 +147,7 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         # Not resolve(): a virtual environment's interpreter is a link that must not be followed.
-        return value and Path(os.path.abspath(value.expanduser()))  # noqa: PTH100
+        return value and Path(os.path.abspath(_expand_user(value)))  # noqa: PTH100
 
     @classmethod
     def settings_customise_sources(
@@ -177,9 +181,9 @@ class OllamaSource(PydanticBaseSettingsSource):
                 values[field] = duration
         # Ollama reads what it cannot parse, and 0, as "not set" for these two.
         for variable, field in (("OLLAMA_CONTEXT_LENGTH", "max_model_len"), ("OLLAMA_MAX_QUEUE", "max_queue")):
-            if (number := _ollama_variable(variable)).isdigit() and int(number):
+            if (number := _ollama_variable(variable)).isdecimal() and int(number):
                 values[field] = number
-        if _ollama_variable("OLLAMA_DEBUG") not in ("", "0", "f", "false", "FALSE", "False"):
+        if _ollama_variable("OLLAMA_DEBUG") not in ("", "0", "f", "F", "false", "FALSE", "False"):
             values["log_level"] = "debug"
         return values
 
@@ -190,9 +194,9 @@ def parse_ollama_host(text: str) -> tuple[str, int]:
     default_port = {"http": 80, "https": 443}.get(scheme, 11434)
     rest = rest.partition("/")[0]
     host, colon, port = rest.rpartition(":")
-    if not colon or rest.endswith("]"):
+    if not colon or rest.endswith("]") or (":" in host and not host.endswith("]")):  # a bare IPv6 address has no port
         host, port = rest, ""
-    number = int(port) if port.isdigit() and int(port) <= 65535 else default_port
+    number = int(port) if re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535 else default_port
     bare = host.removeprefix("[").removesuffix("]")
     return bare or ("0.0.0.0" if colon else "127.0.0.1"), number  # noqa: S104
 
@@ -200,7 +204,7 @@ def parse_ollama_host(text: str) -> tuple[str, int]:
 def config_file() -> Path | None:
     """`$VLLAMA_CONFIG`, else `vllama.toml` in the working folder, else in the user's configuration folder."""
     if named := os.environ.get("VLLAMA_CONFIG"):
-        return Path(named).expanduser()
+        return _expand_user(Path(named))
     candidates = (Path("vllama.toml"), Path(platformdirs.user_config_dir("vllama", appauthor=False)) / "vllama.toml")
     return next((path for path in candidates if path.is_file()), None)
 
@@ -216,21 +220,28 @@ def load(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        raise ConfigError(*_explain(error)) from None
+        raise ConfigError(*_explain(error, file)) from None
     except ValueError as error:  # tomllib's
         raise ConfigError(f"{file} is not valid TOML", str(error)) from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read", error.strerror or str(error)) from None
 
 
-def _explain(error: ValidationError) -> tuple[str, str]:
+def _explain(error: ValidationError, file: Path | None) -> tuple[str, str]:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         from difflib import get_close_matches
 
         near = get_close_matches(name, Settings.model_fields, n=1)
-        return f"unknown setting {name!r} in vllama.toml", f"did you mean {near[0]!r}?" if near else "remove it"
+        return f"unknown setting {name!r} in {file}", f"did you mean {near[0]!r}?" if near else "remove it"
     shown = "" if name == "engine_api_key" else f" {problem['input']!r}"
     return f"bad value{shown} for {name}", problem["msg"].removeprefix("Value error, ")
+
+
+def _expand_user(path: Path) -> Path:
+    # Path.expanduser() raises for a user, or a home, that does not exist.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def _ollama_variable(name: str) -> str:
@@ -239,6 +250,6 @@ def _ollama_variable(name: str) -> str:
 
 def _duration_or_none(text: str) -> float | None:
     try:
-        return float(text) if re.fullmatch(r"[-+]?\d+", text) else parse_duration(text)
+        return parse_seconds(text)
     except ValueError:
         return None

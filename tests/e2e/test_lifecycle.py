@@ -4,9 +4,11 @@ import contextlib
 import json
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -28,28 +30,34 @@ def ask(served: Served, model: str, question: str = "Hello!") -> str:
     return str(response.json()["message"]["content"])
 
 
-@contextlib.contextmanager
-def endless_stream(served: Served, model: str) -> Iterator[None]:
-    """Hold a stream open that does not end by itself."""
-    body = {"model": model, "messages": list(ENDLESS.messages)}
-    with httpx.stream("POST", f"{served.url}/api/chat", json=body, timeout=200) as response:
-        assert json.loads(next(response.iter_lines()))["done"] is False
-        yield
+def check_nothing_is_left(served: Served, number: int, model: str) -> list[dict[str, Any]]:
+    """Signal the gateway while an endless stream runs: its engine and its port are gone within 10 s.
 
-
-def check_nothing_is_left(served: Served, number: int, model: str) -> None:
-    """The gateway is signalled while a stream runs: its engine and its port are gone within 10 s."""
+    Returns the stream's objects.
+    """
     engine = served.engine_processes()
     assert len(engine) >= 3, "guard, server and core"
-    with contextlib.suppress(httpx.HTTPError), endless_stream(served, model):
-        served.process.send_signal(number)
-        wait_until(lambda: not alive(engine), 10, f"the engine ends: {engine}")
-    served.process.wait(5)
+    lines: list[dict[str, Any]] = []
+    body = {"model": model, "messages": list(ENDLESS.messages)}
+    with (
+        contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError),
+        httpx.stream("POST", f"{served.url}/api/chat", json=body, timeout=30) as response,
+    ):
+        for line in response.iter_lines():
+            if not lines:
+                signalled = time.monotonic()
+                served.process.send_signal(number)
+            lines.append(json.loads(line))
+    served.process.wait(10)
+    wait_until(lambda: not alive(engine), 10, f"the engine ends: {engine}")
+    assert time.monotonic() - signalled < 10
     assert port_is_free(served.url)
+    assert "Traceback" not in served.log
+    return lines
 
 
-def test_a_model_without_a_template_and_a_swap_then_sigint(tmp_path: Path) -> None:
-    """One gateway, to save starts: chats of a model without a template, its replacement, SIGINT."""
+def test_a_model_without_a_template_a_swap_and_an_unload(tmp_path: Path) -> None:
+    """One gateway, to save starts."""
     plain = tmp_path / "plain"
     shutil.copytree(demo_files.CHAT, plain)
     (plain / "chat_template.jinja").unlink()
@@ -76,12 +84,23 @@ def test_a_model_without_a_template_and_a_swap_then_sigint(tmp_path: Path) -> No
         httpx.post(f"{served.url}/api/generate", json={"model": "demo-embed", "keep_alive": 0})
         wait_until(lambda: not alive(engine), 10, "the unloaded engine ends")
         assert httpx.get(f"{served.url}/api/ps").json() == {"models": []}
-        assert served.stop(signal.SIGINT) == 0
-        assert port_is_free(served.url)
 
 
 def _dot(left: list[float], right: list[float]) -> float:
     return sum(a * b for a, b in zip(left, right, strict=True))
+
+
+def test_sigint_during_a_stream() -> None:
+    with serve("--model", "demo", "--vllm-port", str(free_port())) as served:
+        assert ask(served, "demo") == by_name("hello").answer
+        lines = check_nothing_is_left(served, signal.SIGINT, "demo")
+        assert served.process.returncode == 0
+        assert "the server is stopping" in lines[-1]["error"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +126,9 @@ def test_the_wheel_serves_the_demo_until_sigkill(installed: Path, tmp_path: Path
 def test_sigterm_during_a_stream(demo: Served) -> None:
     """Ends the session's gateway: this file's last test, and the last that uses it."""
     assert ask(demo, "demo") == by_name("hello").answer
-    check_nothing_is_left(demo, signal.SIGTERM, "demo")
+    lines = check_nothing_is_left(demo, signal.SIGTERM, "demo")
     assert demo.process.returncode == 0
+    assert "the server is stopping" in lines[-1]["error"]
 
 
 @pytest.mark.parametrize(
@@ -144,8 +164,6 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, arguments: list[str],
 
 
 def test_a_port_in_use_is_said_at_once() -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(

@@ -1,10 +1,12 @@
 """Where requests enter: bodies into checked Structs, names into models."""
 
+import contextlib
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -18,8 +20,14 @@ from vllama.models.names import InvalidName, parse
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+_CAPITAL_KEY = re.compile(rb'"[a-z_]*[A-Z][A-Za-z_]*"\s*:')
+_JSON_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
+
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bodies that are no JSON, or are nested too deeply."""
+
+
+DIED = "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
 
 
 def get(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
@@ -35,27 +43,48 @@ def gateway_of(request: Request) -> Gateway:
 
 
 async def read_body(request: Request, type_: type[T]) -> T:
-    """The request's body. Its Content-Type is not looked at, as in Ollama; `null` is an empty object.
+    """The request's body, read as Go's decoder does.
 
-    Raises ApiError 400 naming the field that is wrong and what was expected.
+    Its Content-Type is not looked at, `null` is an empty object and an absent member, keys match in any case, and what
+    follows the first JSON value is ignored. Raises ApiError 400 naming the field that is wrong and what was expected.
     """
     body = await request.body()
     if not body.strip():
         raise ApiError(400, "missing request body")
     try:
-        return msgspec.json.decode(body, type=type_ | None) or type_()
+        if not _CAPITAL_KEY.search(body):
+            with contextlib.suppress(msgspec.DecodeError):
+                return msgspec.json.decode(body, type=type_ | None) or type_()
+        return msgspec.convert(_tidy(_first_value(body), type_), type_ | None) or type_()
     except msgspec.ValidationError as error:
         raise ApiError(400, f"invalid request: {_explain(error)}") from None
-    except NOT_JSON as error:
+    except (*NOT_JSON, ValueError) as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
+
+
+def _first_value(body: bytes) -> Any:
+    text = body.decode().lstrip()
+    _, end = json.JSONDecoder().raw_decode(text)
+    return msgspec.json.decode(text[:end])  # which is stricter: no NaN, no halves of characters
+
+
+def _tidy(value: Any, type_: Any) -> Any:
+    """The value with its keys as the Structs of `type_` name them, and without the members that are null."""
+    for option in (type_, *get_args(type_)):
+        if isinstance(value, list) and get_origin(option) is list:
+            return [_tidy(item, get_args(option)[0]) for item in value]
+        if isinstance(value, dict) and isinstance(option, type) and issubclass(option, msgspec.Struct):
+            types = get_type_hints(option)
+            named = ((key.lower(), item) for key, item in value.items() if item is not None)
+            return {key: _tidy(item, types[key]) for key, item in named if key in types}
+    return value
 
 
 def _explain(error: msgspec.ValidationError) -> str:
     """msgspec's "Expected `str`, got `int` - at `$.messages[0].content`" with the field first."""
     text, separator, path = str(error).replace("`", "").partition(" - at ")
-    text = text[:1].lower() + text[1:]
-    for python, plain in (("str", "string"), ("int", "integer"), ("bool", "boolean"), ("null", "null")):
-        text = text.replace(f" {python}", f" {plain}") if f" {plain}" not in text else text
+    text = text[:1].lower() + text[1:].replace(" | null", "")
+    text = re.sub(r"\b(str|int|bool)\b", lambda name: _JSON_TYPES[name[0]], text)
     return f"{path.removeprefix('$').removeprefix('.')}: {text}" if separator and path != "$" else text
 
 

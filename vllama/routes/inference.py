@@ -17,7 +17,7 @@ from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError, EngineError
 from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
 from vllama.models.catalogue import Model
-from vllama.routes._edge import find_model, gateway_of, quote, read_body, timestamp
+from vllama.routes._edge import DIED, find_model, gateway_of, quote, read_body, timestamp
 from vllama.translate.duration import parse_keep_alive
 from vllama.translate.failure import failure_text
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
@@ -27,8 +27,6 @@ from vllama.wire.openai import Completion
 
 _decode = msgspec.json.Decoder(Completion).decode
 _encode = msgspec.json.Encoder().encode
-
-DIED = "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
 
 
 @dataclass(frozen=True)

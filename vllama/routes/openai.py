@@ -1,7 +1,7 @@
 """OpenAI's endpoints: handed through to the engine; loading, naming and the errors about models are ours."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import msgspec
@@ -13,11 +13,11 @@ from starlette.routing import Route
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError, EngineError
-from vllama.framing import JSONResponse, StreamResponse, until_client_leaves
+from vllama.framing import STOPPING, JSONResponse, StreamResponse, until_client_leaves
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
-from vllama.routes._edge import NOT_JSON, find_model, gateway_of, get, quote
+from vllama.routes._edge import DIED, NOT_JSON, find_model, gateway_of, get, quote
 from vllama.translate.failure import failure_text
 
 _NULL = Raw(b"null")
@@ -28,8 +28,11 @@ _encode = msgspec.json.Encoder().encode
 
 def error_response(status: int, message: str) -> Response:
     """OpenAI's error shape, with the types that Ollama gives."""
-    kind = _TYPES.get(status, "api_error")
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+    return JSONResponse(_failure(status, message), status)
+
+
+def _failure(status: int, message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": _TYPES.get(status, "api_error"), "param": None, "code": None}}
 
 
 async def list_models(request: Request) -> Response:
@@ -70,11 +73,11 @@ async def hand_through(request: Request) -> Response:
         if upstream.content_type == "text/event-stream":
             relay = _relay_events(upstream, _encode(wanted), stack.pop_all())
             await anext(relay)
-            return StreamResponse(relay, "text/event-stream")
-        data = await until_client_leaves(request, upstream.read())
+            stopping = b"data: " + _encode(_failure(503, STOPPING)) + b"\n\n"
+            return StreamResponse(relay, "text/event-stream", last_words=stopping)
+        with _engine_failures():
+            data = await until_client_leaves(request, upstream.read())
         return _whole(upstream.status, data, wanted)
-    except EngineError as error:
-        raise ApiError(500, f"the engine of {model.name.short} failed: {error.message}") from error
     finally:
         await stack.aclose()
 
@@ -104,7 +107,16 @@ async def _ask_engine(
 ) -> EngineResponse:
     lease = await stack.enter_async_context(gateway_of(request).scheduler.acquire(model))
     body["model"] = Raw(_encode(lease.model.engine_name))
-    return await stack.enter_async_context(lease.client.request("POST", request.url.path, _encode(body)))
+    with _engine_failures():
+        return await stack.enter_async_context(lease.client.request("POST", request.url.path, _encode(body)))
+
+
+@contextlib.contextmanager
+def _engine_failures() -> Iterator[None]:
+    try:
+        yield
+    except EngineError as error:
+        raise ApiError(500, f"{DIED}: {error.message}") from error
 
 
 async def _relay_events(
@@ -120,8 +132,7 @@ async def _relay_events(
             async for events in server_sent_events(upstream):
                 yield b"".join(b"data: " + _rename(event, name) + b"\n\n" for event in events)
         except EngineError as error:
-            failure = {"error": {"message": error.message, "type": "api_error", "param": None, "code": None}}
-            yield b"data: " + _encode(failure) + b"\n\n"
+            yield b"data: " + _encode(_failure(500, f"{DIED}: {error.message}")) + b"\n\n"
 
 
 def _rename(event: bytes, name: bytes) -> bytes:
