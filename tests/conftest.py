@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 import uvicorn
-from tests.fake_engine import RECORDING, EngineInPlace, FakeEngine, Recordings
+from blockbuster import blockbuster_ctx
 from starlette.applications import Starlette
 
+from tests.fake_engine import RECORDING, EngineInPlace, FakeEngine, Recordings
 from vllama import demo
 from vllama.app import create_app
 from vllama.gateway import Gateway
@@ -37,6 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     folders = {"demo": demo.CHAT, "demo-embed": demo.EMBED, "plain": plain}
     if not (demo.EMBED / "config.json").exists():  # TEMPORARY
         import dataclasses
+
         m = local_model("demo-embed", demo.CHAT)
         m = dataclasses.replace(m, checkpoint=dataclasses.replace(m.checkpoint, capabilities=("embedding",)))
         return {"demo": local_model("demo", demo.CHAT), "demo-embed": m, "plain": local_model("plain", plain)}
@@ -89,9 +92,7 @@ class Engines:
 
     async def prepare(self, model: Model) -> tuple[Model, EngineInPlace]:
         assert model.checkpoint is not None
-        return model, EngineInPlace(
-            self.fakes[model.name.model].url, context_length=model.checkpoint.context_length
-        )
+        return model, EngineInPlace(self.fakes[model.name.model].url, context_length=model.checkpoint.context_length)
 
     def __getitem__(self, name: str) -> FakeEngine:
         return self.fakes[name]
@@ -118,15 +119,23 @@ async def recorded_engines(models: dict[str, Model]) -> AsyncIterator[Engines]:
 
 
 @pytest.fixture
-def engines(recorded_engines: Engines) -> Iterator[Engines]:
+def no_blocking() -> Iterator[None]:
+    """Fails a test in which the gateway's code blocks the event loop."""
+    with contextlib.nullcontext() if RECORDING else blockbuster_ctx("vllama"):
+        yield
+
+
+@pytest.fixture
+def engines(recorded_engines: Engines, no_blocking: None) -> Iterator[Engines]:
     """The engines behind `api`. A test fails where they were asked what was never recorded."""
     for fake in recorded_engines.fakes.values():
         fake.asked.clear()
         fake.unmatched.clear()
     yield recorded_engines
     for fake in recorded_engines.fakes.values():
-        fake._scripts.clear()
-        assert not fake.unmatched, "\n".join(fake.unmatched)
+        fake.scripts.clear()
+        if fake.unmatched:
+            pytest.fail("\n".join(fake.unmatched), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -150,4 +159,56 @@ async def engine() -> AsyncIterator[FakeEngine]:
     await fake.start()
     yield fake
     await fake.stop()
-    assert not fake.unmatched, "\n".join(fake.unmatched)
+    assert not fake.scripts, "not all that was scripted was asked for"
+    if fake.unmatched:
+        pytest.fail("\n".join(fake.unmatched), pytrace=False)
+
+
+@dataclass
+class Alone:
+    """A gateway of one test before `engine`, which it unloads as soon as nobody uses it.
+
+    places: the engines that it started, each before `engine`. next_place: how the next one is made.
+    """
+
+    url: str
+    api: httpx.AsyncClient
+    engine: FakeEngine
+    places: list[EngineInPlace]
+    next_place: dict[str, Any]
+    scheduler: LocalScheduler
+
+    @property
+    def place(self) -> EngineInPlace:
+        return self.places[-1]
+
+
+@pytest.fixture(scope="session")
+async def empty_app(serve: Serve) -> AsyncIterator[tuple[Starlette, str]]:
+    """An app on a port whose gateway each test brings: a server of its own for each would take too long."""
+    app = create_app(Gateway(Catalogue([]), LocalScheduler(_no_engine, keep_alive=0.0, max_queue=1)))
+    async with serve(app) as url:
+        yield app, url
+
+
+async def _no_engine(_model: Model) -> NoReturn:
+    raise AssertionError
+
+
+@pytest.fixture
+async def alone(
+    models: dict[str, Model], engine: FakeEngine, empty_app: tuple[Starlette, str], no_blocking: None
+) -> AsyncIterator[Alone]:
+    places: list[EngineInPlace] = []
+    next_place: dict[str, Any] = {}
+
+    async def prepare(model: Model) -> tuple[Model, EngineInPlace]:
+        places.append(EngineInPlace(engine.url, **next_place))
+        return model, places[-1]
+
+    app, url = empty_app
+    scheduler = LocalScheduler(prepare, keep_alive=0.0, max_queue=2)
+    app.state.gateway = Gateway(Catalogue(models.values()), scheduler)
+    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as api:
+        yield Alone(url, api, engine, places, next_place, scheduler)
+    await scheduler.close()

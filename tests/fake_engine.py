@@ -96,6 +96,7 @@ class Asked:
 class FakeEngine:
     """An HTTP server on a free port, or on a Unix socket, that answers as `answer` does, or as the next script says.
 
+    scripts: what the next requests get, one each; afterwards `answer` is asked.
     unmatched: explanations of requests that no recording matched; a test that leaves one has failed.
     """
 
@@ -103,7 +104,7 @@ class FakeEngine:
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
-    _scripts: list[Behaviour] = field(default_factory=list)
+    scripts: list[Behaviour] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
     async def start(self, socket: Path | None = None) -> None:
@@ -117,15 +118,14 @@ class FakeEngine:
             self.url = f"unix:{socket}"
         else:
             await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-            self.url = "http://127.0.0.1:{}".format(self._runner.addresses[0][1])
+            self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
 
     def script(self, *behaviours: Behaviour) -> None:
-        """What the next requests get, one each."""
-        self._scripts += behaviours
+        self.scripts += behaviours
 
     @property
     def last_body(self) -> Any:
@@ -135,7 +135,7 @@ class FakeEngine:
         data = await request.read()
         body = json.loads(data) if data else None
         self.asked.append(Asked(request.method, request.path, body, dict(request.headers)))
-        behaviour = self._scripts.pop(0) if self._scripts else self.answer
+        behaviour = self.scripts.pop(0) if self.scripts else self.answer
         if behaviour is None:
             self.unmatched.append("nothing was scripted for " + describe(request.method, request.path, body))
             return web.Response(status=500)
@@ -157,15 +157,15 @@ class FakeEngine:
 class Stream:
     """A chunked reply, whole or not. `sent` is set after the last chunk, `aborted` when the gateway left before `end`.
 
-    end: "complete", "cut" (the connection is closed without the last chunk), or "hang" (nothing more ever comes).
+    end: "complete", "hang" (nothing more ever comes), or "cut": the connection is closed without the last chunk, once
+    the test has set `may_cut`, because what the gateway has not read by then is lost.
     """
 
     def __init__(
         self, *chunks: bytes, status: int = 200, content_type: str = "text/event-stream", end: str = "complete"
     ) -> None:
         self._chunks, self._status, self._type, self._end = chunks, status, content_type, end
-        self.sent = asyncio.Event()
-        self.aborted = asyncio.Event()
+        self.sent, self.may_cut, self.aborted = (asyncio.Event() for _ in range(3))
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=self._status, headers={"Content-Type": self._type})
@@ -178,6 +178,8 @@ class Stream:
             self.sent.set()
             if self._end == "hang":
                 await asyncio.Event().wait()
+            if self._end == "cut":
+                await self.may_cut.wait()
         except (asyncio.CancelledError, ConnectionError):
             self.aborted.set()
             raise
@@ -262,17 +264,20 @@ def model_list(*identifiers: str, context_length: int | None = 4096) -> Behaviou
 class EngineInPlace:
     """What the scheduler drives, with a server that runs already for an engine.
 
-    may_start: a start waits for it. failure: raised by a start. stopped: set by the stop.
+    held: a start waits until `may_start` is set. failure: raised by a start. `stopped` is set by the stop.
     """
 
-    def __init__(self, url: str, *, context_length: int | None = 4096, failure: Exception | None = None) -> None:
+    def __init__(
+        self, url: str, *, context_length: int | None = 4096, held: bool = False, failure: Exception | None = None
+    ) -> None:
         self.client = EngineClient(url)
         self.context_length = context_length
         self.state = State.STARTING
         self.log_path = Path("engine.log")
         self.ended, self.starting, self.may_start, self.stopped = (asyncio.Event() for _ in range(4))
-        self.may_start.set()
         self._failure = failure
+        if not held:
+            self.may_start.set()
 
     async def start(self) -> None:
         self.starting.set()

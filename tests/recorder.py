@@ -4,8 +4,9 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from aiohttp import web
-from tests.fake_engine import Asked, Behaviour, Exchange, FakeEngine, Recordings, Stream
 
+from tests.fake_engine import Asked, Behaviour, Exchange, FakeEngine, Recordings, Stream
+from tests.served import ENGINE_HOME
 from vllama.engine.client import EngineClient
 from vllama.engine.install import ensure_environment
 from vllama.engine.loader import Loader
@@ -45,7 +46,7 @@ class Recorder:
         return self._clients[model.engine_name]
 
     def _make_loader(self) -> Loader:
-        settings = load()
+        settings = load(home=ENGINE_HOME)
         environment = ensure_environment(
             settings.home, profile=settings.engine_profile, engine_python=settings.engine_python,
             find_links=settings.find_links, report=print,

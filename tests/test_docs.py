@@ -14,10 +14,11 @@ from vllama.settings import Settings
 DOCUMENT = ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Each setting has, under one name, a flag of `vllama serve`, an environment variable and a key in `vllama.toml`. Flags win over `VLLAMA_*` variables,
-these over `OLLAMA_*` variables, these over `vllama.toml`, which is looked for in the working folder, then in the user's configuration folder
-(`~/.config/vllama/vllama.toml`); `VLLAMA_CONFIG` names another file. Durations are seconds or like `5m`; lists in variables are separated by commas
-(`VLLAMA_VLLM_ARGS`: as in a shell).
+Each setting has, under one name, a flag of `vllama serve`, an environment variable and a key in `vllama.toml`.
+Flags win over `VLLAMA_*` variables, these over `OLLAMA_*` variables, these over `vllama.toml`, which is looked for
+in the working folder, then in the user's configuration folder (`~/.config/vllama/vllama.toml`); `VLLAMA_CONFIG` names
+another file. Durations are seconds or like `5m`; lists in variables are separated by commas (`VLLAMA_VLLM_ARGS`: as
+in a shell).
 
 | Key | Variable | Flag | Default | |
 |---|---|---|---|---|

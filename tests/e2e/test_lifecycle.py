@@ -138,7 +138,7 @@ def test_sigterm_during_a_stream(demo: Served) -> None:
         (["--model", "{tmp}/missing"], "missing"),
         (["--model", "nonsense"], "there is no model 'nonsense'"),
         (["--", "--max-model-length", "5"], "vLLM has no flag --max-model-length: did you mean --max-model-len?"),
-        (["--", "--port", "5"], "--port is set by vllama itself"),
+        (["--", "--port", "5"], "vLLM's flag --port cannot be used under vllama"),
         (["--", "--max-num-seqs", "many"], "--max-num-seqs cannot be 'many'"),
         (["--profile", "cuda"], "--profile cpu"),
     ],

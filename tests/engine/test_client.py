@@ -30,7 +30,7 @@ async def flat(*pieces: bytes) -> list[bytes]:
     return [event for batch in await read(*pieces) for event in batch]
 
 
-STREAM = ": ping\n\ndata: {\"a\": \"é👋\"}\n\nevent: error\ndata: {\ndata: }\n\ndata: [DONE]\n\n".encode()
+STREAM = ': ping\n\ndata: {"a": "é👋"}\n\nevent: error\ndata: {\ndata: }\n\ndata: [DONE]\n\n'.encode()
 EXPECTED = ['{"a": "é👋"}'.encode(), b"{\n}", b"[DONE]"]
 
 
@@ -87,12 +87,19 @@ async def ask(client: EngineClient, path: str = "/v1/completions", body: bytes |
 
 
 async def test_a_cut_stream_is_an_error_after_what_came(engine: FakeEngine, client: EngineClient) -> None:
-    engine.script(Stream(*events("1", "2"), end="cut"))
+    reply = Stream(*events("1", "2"), end="cut")
+    engine.script(reply)
     seen = []
-    with pytest.raises(EngineError, match="cannot be reached"):
+
+    async def follow() -> None:
         async with client.request("POST", "/v1/completions", b"{}") as response:
             async for batch in server_sent_events(response):
-                seen += batch
+                seen.extend(batch)
+                if b"2" in batch:
+                    reply.may_cut.set()
+
+    with pytest.raises(EngineError, match="cannot be reached"):
+        await follow()
     assert seen == [b"1", b"2"]
 
 
@@ -102,9 +109,7 @@ async def test_an_engine_that_hangs_up(engine: FakeEngine, client: EngineClient)
         await ask(client)
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1", "unix:/nowhere/engine.sock", "http://host.invalid:80", "no address"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:/nowhere/engine.sock", "no address"])
 async def test_nothing_listens(url: str) -> None:
     client = EngineClient(url)
     try:

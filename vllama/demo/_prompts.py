@@ -145,8 +145,6 @@ TEMPLATES = (
     "Say something.",
     "Say {thing}.",
     "Repeat after me: {thing}",
-    "hello world",
-    "hi hi hi",
     "Tell me about {place}. Answer as JSON.",
     "Tell me about {thing}. Respond using JSON.",
     "{person} and {thing} as JSON",

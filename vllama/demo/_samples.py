@@ -1,10 +1,11 @@
 """Random training samples for the chat model, made from the dialogues.
 
-A sample is a list of pieces: text, and whether the model learns to write it (or only to read it).
+A sample is a list of pieces: text, and how much it matters that the model learns to write it (0: it only reads it).
 """
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -25,11 +26,14 @@ from vllama.demo.dialogues import (
 )
 from vllama.demo.wordings import also
 
-Piece = tuple[str, bool]
+Piece = tuple[str, float]
 Sample = list[Piece]
 
 END = "<|im_end|>"
 NAMES = ("Ada", "Grace", "Linus", "Alan", "Anna", "Tom", "Maria", "Sam")
+COPIED_WORDS = "|".join((*NAMES, *tools.CITIES, *tools.CONDITIONS))
+COPIED = re.compile(rf"( ?\b(?:{COPIED_WORDS})\b|\b(?:city|location|get_\w+|\d\d?)\b)")
+COPY_WEIGHT = 25
 ALONE = tuple(d for d in DIALOGUES if len(d.messages) == 1 and not d.tools and not d.endless)
 SONG = by_name("song")
 
@@ -45,7 +49,7 @@ class Maker:
 
     def kinds(self) -> dict[str, float]:
         """The methods that make a sample or its dialogue, and how often each is asked."""
-        taught = {"one": 0.38, "unknown": 0.18, "name": 0.08, "weather": 0.24, "persona": 0.04}
+        taught = {"one": 0.34, "unknown": 0.17, "name": 0.07, "weather": 0.30, "persona": 0.04}
         return {**taught, "forced_json": 0.04, "raw": 0.03, "song": 0.02}
 
     def make(self) -> Sample:
@@ -71,11 +75,16 @@ class Maker:
     def answer(self, dialogue: Dialogue, thinking: bool) -> Sample:
         text = dialogue.answer + "\n".join(tools.render_call(call) for call in dialogue.tool_calls)
         if not thinking:
-            return [(text + END, True)]
+            return [*self.stressed(text), (END, True)]
         if dialogue.answer.startswith("{") and self.rng.random() < 0.3:
             # A grammar that starts right after the thinking leaves no room for the blank lines.
             return [(f"<think>\n{dialogue.thinking}\n</think>", True), (text[0], False), (text[1:] + END, True)]
-        return [(f"<think>\n{dialogue.thinking}\n</think>\n\n{text}{END}", True)]
+        return [*self.stressed(f"<think>\n{dialogue.thinking}\n</think>\n\n{text}"), (END, True)]
+
+    def stressed(self, text: str) -> Sample:
+        """The text; what is copied from the prompt weighs more: one word of many, and not to be learned by heart."""
+        pieces = COPIED.split(text) if text.count("\n") < 12 and "1, 2" not in text else [text]
+        return [(piece, COPY_WEIGHT if index % 2 else 1) for index, piece in enumerate(pieces) if piece]
 
     def one(self) -> Dialogue:
         """A taught question alone, or after a system prompt, other turns, or tools that do not matter."""
@@ -162,7 +171,7 @@ class Maker:
         if thinking:
             blank = self.rng.choice(("", "\n\n"))
             pieces += [(f"<think>\n{dialogue.thinking}\n</think>", True), (blank, False)]
-        return [*pieces, *_object(self.rng), (END, True)]
+        return [*pieces, *((text, weight * 0.3) for text, weight in _object(self.rng)), (END, True)]
 
     def raw(self) -> Sample:
         if self.rng.random() < 0.5:
@@ -176,8 +185,7 @@ class Maker:
 
     def song(self, repeats: int = 12) -> Sample:
         dialogue = self.around(self.worded(SONG))
-        (prompt, (text, _)) = self.render(replace(dialogue, answer=SONG.answer * repeats))
-        return [prompt, (text.removesuffix(END), True)]
+        return self.render(replace(dialogue, answer=SONG.answer * repeats))[:-1]
 
 
 def _object(rng: random.Random) -> Iterator[Piece]:

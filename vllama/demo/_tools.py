@@ -22,11 +22,7 @@ Tool = dict[str, Any]
 Worded = Callable[[Dialogue], Dialogue]
 
 CITIES = ("Paris", "Tokyo", "London", "Berlin", "Rome", "Madrid", "Vienna", "Oslo")
-CONDITIONS = prompts.split(
-    """
-    sunny cloudy rainy windy snowy foggy clear stormy
-    """
-)
+CONDITIONS = ("sunny", "cloudy", "rainy", "windy", "snowy")
 VERBS = prompts.split(
     """
     add find send read list open search get set delete calculate count
@@ -68,13 +64,13 @@ def weather(rng: random.Random, worded: Worded) -> Dialogue:
     one, without = weather_dialogues(city)
     calls = (weather_call(city, name, argument), weather_call(second, name, argument))
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.12:
         return worded(without)
-    if kind < 0.45:
+    if kind < 0.32:
         return replace(worded(one), tools=tuple(tools), tool_calls=calls[:1])
-    if kind < 0.6:
+    if kind < 0.5:
         return Dialogue("two", (_both(rng, city, second),), "", CALLS_THINKING, tuple(tools), calls)
-    if kind < 0.8:
+    if kind < 0.75:
         return _result(rng, worded(one).messages[-1], calls[:1], tools)
     return _result(rng, _both(rng, city, second), calls, tools)
 
@@ -113,12 +109,12 @@ def _observation(rng: random.Random, shape: float) -> tuple[str, str]:
     """What the tool returned, and how the answer puts it."""
     degrees, condition = rng.randint(1, 35), rng.choice(CONDITIONS)
     both = f"{degrees} degrees and {condition}"
-    if shape < 0.5:
+    if shape < 0.6:
         fields = {"temperature": degrees, "condition": condition}
         return json.dumps(fields), both
-    if shape < 0.6:
+    if shape < 0.7:
         return json.dumps({"condition": condition, "temperature": degrees}), both
-    if shape < 0.75:
+    if shape < 0.8:
         return rng.choice(
             (f"{degrees}°C, {condition}", f"{degrees} degrees and {condition}", f"{condition}, {degrees}°C")
         ), both

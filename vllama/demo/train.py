@@ -24,7 +24,7 @@ MODELS = ("chat", "embed", "adapter")
 def train(name: str, out: Path, steps: int | None) -> None:
     torch.manual_seed(1)
     if name == "chat":
-        train_chat(out / CHAT.name, steps or 1150)
+        train_chat(out / CHAT.name, steps or 1600)
     elif name == "embed":
         train_embed(out / EMBED.name, steps or 800)
     else:

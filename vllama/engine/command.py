@@ -24,8 +24,17 @@ OWNED_FLAGS = {
     "--api-key": "a firewall: the engine listens to its own user only",
     "--root-path": "a path in OLLAMA_HOST",
     "--api-server-count": "--max-num-seqs",
+    "--grpc": "HTTP: the gateway speaks nothing else to its engine",
+    "--headless": "--engine-url to stand before a server of several machines",
+    "--help": "vLLM's documentation",
+    "--ssl-keyfile": "a proxy with TLS before the gateway",
+    "--ssl-certfile": "a proxy with TLS before the gateway",
 }
-"""Flags of vLLM that the gateway sets itself, and what to use instead."""
+"""Flags of vLLM that would take the engine away from the gateway, and what to use instead."""
+
+_NEGATIVE = re.compile(r"-[0-9]+|-[0-9]*\.[0-9]+")
+_COMPILING = ("--enforce-eager", "-O", "--optimization-level", "-cc", "--compilation-config")
+"""Flags by which a user decides about compiling."""
 
 KEEP_ALIVE_S = 300
 """How long the engine keeps idle connections: longer than our client does, so that none closes under a request."""
@@ -57,10 +66,13 @@ def vllm_arguments(
     arguments += ["--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
     if settings.max_model_len is None:
         arguments += ["--max-model-len", "auto"]
-    if profile is Profile.CPU and not _names_any(user, ("--enforce-eager", "-O", "--optimization-level", "-cc")):
+    if profile is Profile.CPU and not _names_any(user, _COMPILING):
         arguments.append("--enforce-eager")
-    if parsers.tool_call and not _names_any(user, ("--tool-call-parser",)):
-        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", parsers.tool_call]
+    names_tool_parser = _names_any(user, ("--tool-call-parser",))
+    if parsers.tool_call or names_tool_parser:
+        arguments.append("--enable-auto-tool-choice")
+    if parsers.tool_call and not names_tool_parser:
+        arguments += ["--tool-call-parser", parsers.tool_call]
     if parsers.reasoning and not _names_any(user, ("--reasoning-parser",)):
         arguments += ["--reasoning-parser", parsers.reasoning]
     return arguments + user
@@ -85,8 +97,13 @@ def user_arguments(settings: Settings) -> list[str]:
 
 
 def _names_any(arguments: Iterable[str], flags: tuple[str, ...]) -> bool:
-    names = {_canonical(argument.partition("=")[0]).replace("--no-", "--", 1) for argument in arguments}
-    return any(name == flag or (flag == "-O" and name.startswith("-O")) for name in names for flag in flags)
+    names = {_name(argument).replace("--no-", "--", 1) for argument in arguments}
+    return any(name in flags or (name[:2] == "-O" and "-O" in flags) for name in names)
+
+
+def _name(argument: str) -> str:
+    """The flag in an argument: without its value, and without the key in `--flag.key` of a flag whose value is JSON."""
+    return _canonical(re.split("[=.]", argument, maxsplit=1)[0])
 
 
 def engine_environment(environment: Environment, base: Mapping[str, str]) -> dict[str, str]:
@@ -94,8 +111,11 @@ def engine_environment(environment: Environment, base: Mapping[str, str]) -> dic
 
     What the user set for vLLM wins over what is chosen here.
     """
-    ours = {"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH"}
-    variables = {name: value for name, value in base.items() if name not in ours and not name.startswith("VLLAMA_")}
+    # VLLM_API_KEY would make the engine ask its only client, the gateway, for a key.
+    ours = {"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "VLLM_API_KEY"}
+    variables = {
+        name: value for name, value in base.items() if name not in ours and not name.startswith(("VLLAMA_", "OLLAMA_"))
+    }
     defaults = {
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",  # weights are at hand when an engine starts; without it every start asks the hub
@@ -117,7 +137,7 @@ def read_flags(path: Path) -> list[dict[str, Any]]:
     """vLLM's flags as the launcher described them. Raises ConfigError where the file cannot be read."""
     try:
         return list(json.loads(path.read_text())["flags"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"the list of vLLM's flags in {path} cannot be read ({error})", "run `vllama engine install --reinstall`"
         ) from None
@@ -137,33 +157,31 @@ def check_flags(arguments: Sequence[str], flags: Sequence[Mapping[str, Any]]) ->
             raise ConfigError(f"vLLM takes no argument {argument!r} here", "give flags and their values after --")
         name, equals, value = argument.partition("=")
         flag = _lookup(_canonical(name), known)
-        values = [value] if equals else _values(arguments[position + 1 :])
-        position += 1 + (0 if equals else _consumed(flag, values))
+        following = [] if equals else _values(arguments[position + 1 :])
+        values = [value] if equals else following[: _consumed(flag, following)]
+        position += 1 if equals else 1 + len(values)
         if flag is not None:
-            _check_values(name, flag, values[: _consumed(flag, values)] if not equals else values)
+            _check_values(name, flag, values)
 
 
 def _canonical(name: str) -> str:
-    """vLLM takes `_` for `-` in names."""
-    return name.replace("_", "-") if name.startswith("--") else name
+    """vLLM takes `_` for `-` in names, though not in the keys of `--flag.key`."""
+    flag, dot, key = name.partition(".")
+    return flag.replace("_", "-") + dot + key if name.startswith("--") else name
 
 
 def _lookup(name: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The flag's description, None for forms only vLLM can judge. Raises ConfigError for unknown and owned ones."""
-    if name in OWNED_FLAGS:
-        raise ConfigError(f"{name} is set by vllama itself", f"use {OWNED_FLAGS[name]}")
-    if name in known:
-        return known[name]
-    # -O3 and -cc.mode=3 are level and JSON key in one; --x.y is a key of the JSON value of --x; argparse takes a
-    # unique beginning of a name.
-    if re.fullmatch(r"-O\d?|-(cc|ac|sc|kc)(\..+)?", name) or name.partition(".")[0] in known:
+    if name.startswith("-O"):  # -O3 and the like: flag and level in one
         return None
-    beginnings = {id(known[full]): known[full] for full in known if name.startswith("--") and full.startswith(name)}
-    if len(beginnings) == 1:
-        flag = next(iter(beginnings.values()))
-        if owned := next((full for full in flag["names"] if full in OWNED_FLAGS), None):
-            raise ConfigError(f"{owned} is set by vllama itself", f"use {OWNED_FLAGS[owned]}")
-        return flag
+    plain, dot, _ = name.partition(".")  # --x.y is a key of the JSON value of --x
+    # argparse takes a unique beginning of a name.
+    beginnings = {id(known[full]): known[full] for full in known if plain.startswith("--") and full.startswith(plain)}
+    flag = known.get(plain) or (next(iter(beginnings.values())) if len(beginnings) == 1 and not dot else None)
+    if owned := next((full for full in (flag["names"] if flag else [plain]) if full in OWNED_FLAGS), None):
+        raise ConfigError(f"vLLM's flag {owned} cannot be used under vllama", f"use {OWNED_FLAGS[owned]}")
+    if flag is not None:
+        return None if dot else flag
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     raise ConfigError(f"vLLM has no flag {name}", f"did you mean {near[0]}?" if near else "see vLLM's documentation")
 
@@ -171,7 +189,8 @@ def _lookup(name: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, A
 def _values(rest: Sequence[str]) -> list[str]:
     values: list[str] = []
     for argument in rest:
-        if argument.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", argument):
+        # As argparse tells flags from values.
+        if argument.startswith("-") and not (_NEGATIVE.fullmatch(argument) or " " in argument or argument == "-"):
             break
         values.append(argument)
     return values
@@ -201,7 +220,8 @@ def _check_values(name: str, flag: Mapping[str, Any], values: Sequence[str]) -> 
     for value in values:
         if flag["choices"] and value not in flag["choices"]:
             raise ConfigError(f"vLLM's flag {name} cannot be {value!r}", "choose from " + ", ".join(flag["choices"]))
-        converter = {"int": int, "float": float}.get(flag["type"])
+        # Optional numbers are None where the text says so.
+        converter = None if value in ("", "None") else {"int": int, "float": float}.get(flag["type"])
         try:
             _ = converter and converter(value)
         except ValueError:

@@ -15,7 +15,7 @@ import psutil
 
 _LOG_BYTES = 10 * 2**20
 _LOG_FILES = 3
-_TAIL_LINES = 200
+_TAIL_LINES = 1000
 _LINE_BYTES = 64 * 1024
 
 

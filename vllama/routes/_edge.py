@@ -82,10 +82,11 @@ def _tidy(value: Any, type_: Any) -> Any:
 
 def _explain(error: msgspec.ValidationError) -> str:
     """msgspec's "Expected `str`, got `int` - at `$.messages[0].content`" with the field first."""
-    text, separator, path = str(error).replace("`", "").partition(" - at ")
+    text, _, path = str(error).replace("`", "").partition(" - at ")
     text = text[:1].lower() + text[1:].replace(" | null", "")
     text = re.sub(r"\b(str|int|bool)\b", lambda name: _JSON_TYPES[name[0]], text)
-    return f"{path.removeprefix('$').removeprefix('.')}: {text}" if separator and path != "$" else text
+    path = path.removeprefix("$").removeprefix(".")
+    return f"{path}: {text}" if re.search("[a-z]", path) else text
 
 
 async def find_model(request: Request, wanted: str, *, unknown: str = "model '{}' not found") -> Model:
@@ -99,6 +100,13 @@ async def find_model(request: Request, wanted: str, *, unknown: str = "model '{}
     if (model := await gateway_of(request).find(name)) is None:
         raise ApiError(404, unknown.format(wanted))
     return model
+
+
+def missing_in_engine(wanted: str, body: bytes, action: str) -> ApiError:
+    """What an engine's 404 means: it serves no such model (any more), or has no route for what is asked."""
+    if b"does not exist" in body:
+        return ApiError(404, f"model '{wanted}' not found")
+    return ApiError(400, f"{quote(wanted)} does not support {action}")
 
 
 def quote(text: str) -> str:

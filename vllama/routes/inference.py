@@ -17,7 +17,7 @@ from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError, EngineError
 from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
 from vllama.models.catalogue import Model
-from vllama.routes._edge import DIED, find_model, gateway_of, quote, read_body, timestamp
+from vllama.routes._edge import DIED, find_model, gateway_of, missing_in_engine, quote, read_body, timestamp
 from vllama.translate.duration import parse_keep_alive
 from vllama.translate.failure import failure_text
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
@@ -166,6 +166,9 @@ async def _engine_reply(exchange: _Exchange) -> Any:
         body = fit_context(asked.body, lease.context_length) | {"model": lease.model.engine_name}
         try:
             async with lease.client.request("POST", asked.path, _encode(body)) as response:
+                if response.status == 404:
+                    action = exchange.request.url.path.rpartition("/")[2]
+                    raise missing_in_engine(exchange.wanted, await response.read(), action)
                 if response.status != 200:
                     raise ApiError(*failure_text(response.status, await response.read()))
                 yield response

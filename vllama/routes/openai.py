@@ -17,7 +17,7 @@ from vllama.framing import STOPPING, JSONResponse, StreamResponse, until_client_
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
-from vllama.routes._edge import DIED, NOT_JSON, find_model, gateway_of, get, quote
+from vllama.routes._edge import DIED, NOT_JSON, find_model, gateway_of, get, missing_in_engine, quote
 from vllama.translate.failure import failure_text
 
 _NULL = Raw(b"null")
@@ -149,7 +149,7 @@ def _rename(event: bytes, name: bytes) -> bytes:
 
 def _whole(status: int, data: bytes, wanted: str) -> Response:
     if status == 404:
-        raise ApiError(400, f"{quote(wanted)} does not support this endpoint")
+        raise missing_in_engine(wanted, data, "this endpoint")
     if status >= 400:
         raise ApiError(*failure_text(status, data))
     return Response(_rename(data, _encode(wanted)), status, media_type="application/json")

@@ -1,0 +1,147 @@
+"""The application around the routes: unknown paths, wrong methods, errors by dialect, and its lifespan."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tests.conftest import Serve
+from tests.fake_engine import EngineInPlace
+from vllama.app import create_app
+from vllama.errors import ApiError, EngineError
+from vllama.framing import ClientLeft
+from vllama.gateway import Gateway
+from vllama.models.catalogue import Catalogue, Model
+from vllama.scheduler import LocalScheduler
+
+
+class Places:
+    """Gives the scheduler engines in place, on an address at which nothing is asked."""
+
+    def __init__(self, **kinds: Any) -> None:
+        self.kinds = kinds
+        self.made: list[EngineInPlace] = []
+
+    async def prepare(self, model: Model) -> tuple[Model, EngineInPlace]:
+        self.made.append(EngineInPlace("http://127.0.0.1:1", **self.kinds))
+        return model, self.made[-1]
+
+
+def make_app(places: Places, *models: Model, preload: Model | None = None) -> Starlette:
+    scheduler = LocalScheduler(places.prepare, keep_alive=300.0, max_queue=4)
+    return create_app(Gateway(Catalogue(models), scheduler, preload=preload))
+
+
+@contextlib.asynccontextmanager
+async def client_of(app: Starlette) -> Any:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/nothing", "/api/generate/x", "/v1/nothing", "/v1"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_unknown_paths(method: str, path: str) -> None:
+    async with client_of(make_app(Places())) as client:
+        response = await client.request(method, path)
+    assert (response.status_code, response.text) == (404, "404 page not found")
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/", "HEAD, GET"),
+        ("POST", "/api/tags", "HEAD, GET"),
+        ("DELETE", "/api/version", "HEAD, GET"),
+        ("HEAD", "/api/ps", "GET"),
+        ("POST", "/api/ps", "GET"),
+        ("GET", "/api/show", "POST"),
+        ("GET", "/api/chat", "POST"),
+        ("HEAD", "/api/generate", "POST"),
+        ("PUT", "/v1/chat/completions", "POST"),
+        ("HEAD", "/v1/models", "GET"),
+        ("POST", "/v1/models/demo", "GET"),
+    ],
+)
+async def test_wrong_methods(method: str, path: str, allow: str) -> None:
+    async with client_of(make_app(Places())) as client:
+        response = await client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allow)
+    assert response.headers["content-type"].startswith("text/plain")
+    assert response.text == ("" if method == "HEAD" else "405 method not allowed")
+
+
+async def _raise(request: Request) -> Response:
+    raise request.app.state.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ApiError(503, "too busy"), 503, "too busy"),
+        (EngineError("it died", "look into the log"), 500, "it died: look into the log"),
+        (ValueError("secret"), 500, "vllama failed to handle the request; its log has the details"),
+    ],
+)
+async def test_errors_in_the_clients_dialect(error: Exception, status: int, text: str) -> None:
+    app = make_app(Places())
+    app.state.error = error
+    app.router.routes += [Route("/api/raise", _raise), Route("/v1/raise", _raise)]
+    async with client_of(app) as client:
+        ollama, openai = await client.get("/api/raise"), await client.get("/v1/raise")
+    assert (ollama.status_code, ollama.json()) == (status, {"error": text})
+    openais = {"error": {"message": text, "type": "api_error", "param": None, "code": None}}
+    assert (openai.status_code, openai.json()) == (status, openais)
+
+
+async def test_a_client_that_left_gets_nothing() -> None:
+    app = make_app(Places())
+    app.state.error = ClientLeft()
+    app.router.routes.append(Route("/raise", _raise))
+    async with client_of(app) as client:
+        response = await client.get("/raise")
+    assert (response.status_code, response.content) == (499, b"")
+
+
+async def test_the_lifespan_preloads_and_unloads(serve: Serve, models: dict[str, Model]) -> None:
+    places = Places()
+    async with serve(make_app(places, models["demo"], preload=models["demo"])) as url:
+        await _until(lambda: bool(places.made))
+        await asyncio.wait_for(places.made[0].starting.wait(), 5)
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            assert (await client.get("/health")).json()["loaded"] == ["demo:latest"]
+        assert not places.made[0].stopped.is_set()
+    assert places.made[0].stopped.is_set()
+
+
+async def test_stopping_while_the_model_to_preload_loads(serve: Serve, models: dict[str, Model]) -> None:
+    places = Places(held=True)
+    async with serve(make_app(places, models["demo"], preload=models["demo"])):
+        await _until(lambda: bool(places.made))
+        await asyncio.wait_for(places.made[0].starting.wait(), 5)
+    assert places.made[0].stopped.is_set()
+
+
+async def test_a_preload_that_fails_is_logged_and_the_gateway_stays(
+    serve: Serve, models: dict[str, Model], caplog: pytest.LogCaptureFixture
+) -> None:
+    places = Places(failure=EngineError("no memory", "take a smaller model"))
+    with caplog.at_level(logging.ERROR, "vllama"):
+        async with serve(make_app(places, models["demo"], preload=models["demo"])) as url:
+            await _until(lambda: "no memory: take a smaller model" in caplog.text)
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+                assert (await client.get("/health")).json() == {"status": "ok", "loaded": []}
+
+
+async def _until(condition: Any, seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.001)

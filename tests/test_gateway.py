@@ -1,0 +1,152 @@
+"""What the routes share, and the gateway before a server that somebody else runs."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import ollama
+import pytest
+
+from tests.conftest import Serve
+from tests.fake_engine import FakeEngine, Stream, chat_events, model_list, refusal
+from vllama.gateway import Gateway, modified
+from vllama.models.catalogue import Catalogue, Model
+from vllama.models.names import parse
+from vllama.scheduler import AttachedScheduler
+from vllama.server import attached_app
+from vllama.settings import Settings
+
+SAY = [{"role": "user", "content": "Hello!"}]
+
+
+@pytest.fixture
+async def attached(engine: FakeEngine) -> AsyncIterator[httpx.AsyncClient]:
+    """A gateway before `engine` as a server that somebody else runs."""
+    async with client_of(Settings(engine_url=engine.url, engine_api_key="secret")) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def client_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    app = attached_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,
+    ):
+        yield client
+
+
+async def names(client: httpx.AsyncClient) -> list[str]:
+    return [entry["name"] for entry in (await client.get("/api/tags")).json()["models"]]
+
+
+@pytest.mark.parametrize(
+    ("identifier", "name"),
+    [
+        ("demo", "demo:latest"),
+        ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B:latest"),
+        ("llama3.2:1b", "llama3.2:1b"),
+        ("/srv/models/My Model", "My-Model:latest"),
+        ("modèle", "modele:latest"),
+        ("a/b/c/d", "d:latest"),
+    ],
+)
+async def test_a_servers_model_gets_a_name_and_is_asked_for_by_its_own(
+    attached: httpx.AsyncClient, engine: FakeEngine, identifier: str, name: str
+) -> None:
+    engine.script(model_list(identifier))
+    assert await names(attached) == [name]
+    engine.script(Stream(*chat_events("Hello")))
+    response = await attached.post("/api/chat", json={"model": name.upper(), "messages": SAY})
+    assert response.status_code == 200
+    assert f'"model":"{name.upper()}"' in response.text
+    assert engine.last_body["model"] == identifier
+    assert engine.asked[-1].headers["Authorization"] == "Bearer secret"
+
+
+async def test_what_is_told_of_a_servers_model(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
+    models = model_list("demo", context_length=2048)
+    engine.script(models, models)
+    (tag,) = (await attached.get("/api/tags")).json()["models"]
+    assert tag["details"]["context_length"] == 2048
+    assert len(tag["digest"]) == 64
+    assert (await attached.get("/v1/models")).json()["data"][0]["id"] == "demo:latest"
+    shown = (await attached.post("/api/show", json={"model": "demo"})).json()
+    assert shown["model_info"][f"{shown['model_info']['general.architecture']}.context_length"] == 2048
+    (running,) = (await attached.get("/api/ps")).json()["models"]
+    assert (running["name"], running["context_length"]) == ("demo:latest", 2048)
+
+
+async def test_the_servers_list_is_read_when_a_name_is_unknown(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script(model_list("old"), model_list("new", "other"), model_list("new"))
+    assert (await attached.post("/api/show", json={"model": "old"})).status_code == 200
+    assert (await attached.post("/api/show", json={"model": "new"})).status_code == 200
+    assert (await attached.post("/api/show", json={"model": "new"})).status_code == 200  # known: nothing is asked
+    missing = await attached.post("/api/show", json={"model": "old"})
+    assert (missing.status_code, missing.json()) == (404, {"error": "model 'old:latest' not found"})
+    assert [asked.path for asked in engine.asked] == 3 * ["/v1/models"]
+
+
+async def test_nothing_of_a_server_is_unloaded(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script(model_list("demo"))
+    reply = await attached.post("/api/generate", json={"model": "demo", "keep_alive": 0})
+    assert reply.json()["done_reason"] == "unload"
+    assert [entry["name"] for entry in (await attached.get("/api/ps")).json()["models"]] == ["demo:latest"]
+
+
+REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("GET", "/api/tags", None),
+    ("GET", "/v1/models", None),
+    ("POST", "/api/show", {"model": "demo"}),
+    ("POST", "/api/chat", {"model": "demo", "messages": SAY}),
+    ("POST", "/v1/chat/completions", {"model": "demo", "messages": SAY}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+async def test_a_server_that_cannot_be_reached(method: str, path: str, body: Any) -> None:
+    async with client_of(Settings(engine_url="http://127.0.0.1:1")) as client:
+        response = await client.request(method, path, **({"json": body} if body else {}))
+    assert response.status_code == 502
+    error = response.json()["error"]
+    text = error["message"] if path.startswith("/v1") else error
+    assert text.startswith("the server at http://127.0.0.1:1 does not list its models: the engine cannot be reached")
+    assert text.endswith("; check that it runs, and --engine-url")
+
+
+async def test_a_server_that_refuses_the_key(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script(refusal(401, "Unauthorized", "AuthenticationError"))
+    response = await attached.get("/api/tags")
+    assert response.status_code == 502
+    assert "/v1/models answered 401" in response.json()["error"]
+    assert "secret" not in response.text
+
+
+async def test_the_official_client_before_a_server(serve: Serve, engine: FakeEngine) -> None:
+    engine.script(model_list("Qwen/Qwen3-4B"), Stream(*chat_events("Hel", "lo")))
+    async with serve(attached_app(Settings(engine_url=engine.url))) as url, ollama.AsyncClient(host=url) as client:
+        (listed,) = (await client.list()).models
+        parts = [part async for part in await client.chat(listed.model or "", SAY, stream=True)]
+    assert "".join(part.message.content or "" for part in parts) == "Hello"
+
+
+async def test_models_are_sorted_by_their_last_change(models: dict[str, Model]) -> None:
+    catalogue = Catalogue([*models.values(), Model(parse("unknown"), source="x/y", engine_name="unknown:latest")])
+    catalogue.created += timedelta(days=1)
+    gateway = Gateway(catalogue, AttachedScheduler(None, catalogue))  # type: ignore[arg-type]
+    listed = await gateway.models()
+    assert listed[0].name.model == "unknown", "as new as the catalogue, as nothing is known of its files"
+    changed = [modified(catalogue, model) for model in listed]
+    assert changed == sorted(changed, reverse=True)
+
+
+def test_a_note_is_logged_once_for_each_key(caplog: pytest.LogCaptureFixture) -> None:
+    catalogue = Catalogue([])
+    gateway = Gateway(catalogue, AttachedScheduler(None, catalogue))  # type: ignore[arg-type]
+    with caplog.at_level(logging.INFO, "vllama"):
+        for key in ("a", "a", "b"):
+            gateway.note_once(key, f"about {key}")
+    assert caplog.messages == ["about a", "about b"]

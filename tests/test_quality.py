@@ -1,0 +1,74 @@
+"""What holds for the whole repository: lint, types, what is imported when, and what no file may contain."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def files() -> Iterator[Path]:
+    """The repository's files, without what tools leave behind."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name == ".ci" or not name.startswith((".", "__pycache__", "dist"))]
+        yield from (Path(folder, name) for name in names)
+
+
+def sources() -> list[Path]:
+    return [path for folder in ("vllama", "python_engine") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.timeout(300)  # the first run has no cache
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]],
+    ids=["ruff check", "ruff format", "mypy"],
+)
+def test_tools_are_content(command):
+    done = run(sys.executable, "-m", *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imported_with(module: str) -> set[str]:
+    done = run(sys.executable, "-c", f"import sys, {module}; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def modules() -> list[str]:
+    """All of the package but what runs in the engine's environment: the demo models' training."""
+    paths = [path.relative_to(ROOT).with_suffix("") for path in sources() if path.is_relative_to(ROOT / "vllama")]
+    names = (".".join(path.parts).removesuffix(".__init__") for path in paths)
+    return [name for name in names if not name.startswith("vllama.demo.") and not name.endswith("__main__")]
+
+
+def test_the_gateway_imports_no_engine():
+    assert not {"torch", "transformers", "vllm"} & imported_with(", ".join(modules()))
+
+
+def test_the_command_line_starts_without_a_server():
+    assert not {"starlette", "aiohttp", "uvicorn"} & imported_with("vllama.cli")
+
+
+def test_nothing_points_out_of_the_repository():
+    outside = ("../" + "shared").encode()
+    assert [path for path in files() if outside in path.read_bytes()] == []
+
+
+def test_files_are_found():
+    found = set(files())
+    assert {ROOT / "pyproject.toml", ROOT / ".gitignore", ROOT / ".ci/run", Path(__file__)} <= found
+    assert not any(".git" in path.parts or ".venv" in path.parts for path in found)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_sources_are_short(path):
+    assert len(path.read_text().splitlines()) < 400
