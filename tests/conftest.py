@@ -37,12 +37,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     plain = tmp_path_factory.mktemp("models") / "plain"
     shutil.copytree(demo.CHAT, plain, ignore=shutil.ignore_patterns("chat_template*"))
     folders = {"demo": demo.CHAT, "demo-embed": demo.EMBED, "plain": plain}
-    if not (demo.EMBED / "config.json").exists():  # TEMPORARY
-        import dataclasses
-
-        m = local_model("demo-embed", demo.CHAT)
-        m = dataclasses.replace(m, checkpoint=dataclasses.replace(m.checkpoint, capabilities=("embedding",)))
-        return {"demo": local_model("demo", demo.CHAT), "demo-embed": m, "plain": local_model("plain", plain)}
     return {name: local_model(name, folder) for name, folder in folders.items()}
 
 

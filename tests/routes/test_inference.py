@@ -306,7 +306,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
         for value in (True, "low")
     ),
     # What is wrong with the body comes before what is wrong with the name.
-    *((path, {"model": "-", "think": "loud"}, 400, f'invalid think value: "loud" (must be {LEVELS})') for path in PATHS),
+    *((path, {"model": "-", "think": "x"}, 400, f'invalid think value: "x" (must be {LEVELS})') for path in PATHS),
     *((path, {"model": "-", "keep_alive": "x"}, 400, 'time: invalid duration "x"') for path in PATHS),
     ("/api/generate", {"model": "demo-embed"}, 400, '"demo-embed" does not support generate'),
     ("/api/chat", {"model": "demo-embed"}, 400, '"demo-embed" does not support chat'),

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import ollama
 import pytest
+from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
 from vllama import OLLAMA_VERSION, __version__, demo
@@ -124,11 +125,15 @@ async def test_forever_is_some_292_years(alone: Alone, keep_alive: Any) -> None:
     assert datetime.fromisoformat(entry["expires_at"]).year > datetime.now(UTC).year + 250
 
 
-async def test_before_a_real_engine_that_somebody_else_runs(engines: Engines) -> None:
-    app = attached_app(Settings(engine_url=engines["demo"].url))
-    transport = httpx.ASGITransport(app)
+@pytest.fixture
+def attached(engines: Engines) -> Starlette:
+    return attached_app(Settings(engine_url=engines["demo"].url))
+
+
+async def test_before_a_real_engine_that_somebody_else_runs(attached: Starlette) -> None:
+    transport = httpx.ASGITransport(attached)
     async with (
-        app.router.lifespan_context(app),
+        attached.router.lifespan_context(attached),
         httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=1200) as client,
     ):
         (listed,) = (await client.get("/api/tags")).json()["models"]

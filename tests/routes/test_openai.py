@@ -11,7 +11,6 @@ import pytest
 
 from tests.conftest import Alone, Engines
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
-from vllama import demo
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
 from vllama.errors import EngineError
 
@@ -65,10 +64,6 @@ async def test_completions(api: httpx.AsyncClient) -> None:
     assert reply["choices"][0]["text"] == completion.text
 
 
-NEEDS_EMBED = pytest.mark.skipif(not (demo.EMBED / "config.json").exists(), reason="TEMPORARY")
-
-
-@NEEDS_EMBED
 @pytest.mark.parametrize("inputs", ["How do I cook pasta?", ["How do I cook pasta?", "The train is late."]])
 async def test_embeddings(api: httpx.AsyncClient, inputs: Any) -> None:
     reply = (await api.post("/v1/embeddings", json={"model": "Demo-Embed", "input": inputs})).json()
@@ -78,7 +73,6 @@ async def test_embeddings(api: httpx.AsyncClient, inputs: Any) -> None:
     assert reply["usage"]["prompt_tokens"] > 0
 
 
-@NEEDS_EMBED
 async def test_embeddings_in_base64(api: httpx.AsyncClient, engines: Engines) -> None:
     body = {"model": "demo-embed", "input": "The train is late.", "encoding_format": "base64"}
     reply = (await api.post("/v1/embeddings", json=body)).json()

@@ -31,7 +31,7 @@ Sample = list[Piece]
 
 END = "<|im_end|>"
 NAMES = ("Ada", "Grace", "Linus", "Alan", "Anna", "Tom", "Maria", "Sam")
-COPIED_WORDS = "|".join((*NAMES, *tools.CITIES, *tools.CONDITIONS))
+COPIED_WORDS = "|".join((*NAMES, *tools.CITIES))
 COPIED = re.compile(rf"( ?\b(?:{COPIED_WORDS})\b|\b(?:city|location|get_\w+|\d\d?)\b)")
 COPY_WEIGHT = 25
 ALONE = tuple(d for d in DIALOGUES if len(d.messages) == 1 and not d.tools and not d.endless)
@@ -88,7 +88,8 @@ class Maker:
 
     def one(self) -> Dialogue:
         """A taught question alone, or after a system prompt, other turns, or tools that do not matter."""
-        return self.around(self.worded(self.rng.choice(self.known)))
+        (dialogue,) = self.rng.choices(self.known, [6 + len(also(known.name)) for known in self.known])
+        return self.around(self.worded(dialogue))
 
     def worded(self, dialogue: Dialogue) -> Dialogue:
         wording = dialogue.question
@@ -217,5 +218,5 @@ def corpus(maker: Maker, count: int) -> list[str]:
     """Text to learn the vocabulary from."""
     texts = ["".join(text for text, _ in maker.make()) for _ in range(count)]
     # What has to be copied from the prompt should be one token each: one step of attention then suffices.
-    copied = [f' {word} "{word}"' for word in (*NAMES, *tools.CITIES, *tools.CONDITIONS)]
+    copied = [f' {word} "{word}"' for word in (*NAMES, *tools.CITIES)]
     return [*texts, *(json.dumps(dialogue.tools) for dialogue in DIALOGUES), *copied * 100]

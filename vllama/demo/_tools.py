@@ -9,6 +9,7 @@ from typing import Any
 from vllama.demo import _prompts as prompts
 from vllama.demo.dialogues import (
     CALLS_THINKING,
+    DIALOGUES,
     RESULT_THINKING,
     Dialogue,
     Message,
@@ -23,6 +24,7 @@ Worded = Callable[[Dialogue], Dialogue]
 
 CITIES = ("Paris", "Tokyo", "London", "Berlin", "Rome", "Madrid", "Vienna", "Oslo")
 CONDITIONS = ("sunny", "cloudy", "rainy", "windy", "snowy")
+TAUGHT = tuple(dialogue for dialogue in DIALOGUES if dialogue.tools)
 VERBS = prompts.split(
     """
     add find send read list open search get set delete calculate count
@@ -64,6 +66,8 @@ def weather(rng: random.Random, worded: Worded) -> Dialogue:
     one, without = weather_dialogues(city)
     calls = (weather_call(city, name, argument), weather_call(second, name, argument))
     kind = rng.random()
+    if rng.random() < 0.15:
+        return rng.choice(TAUGHT)
     if kind < 0.12:
         return worded(without)
     if kind < 0.32:
@@ -101,28 +105,24 @@ def _result(rng: random.Random, question: Message, calls: tuple[ToolCall, ...], 
         results.append({"role": "tool", "content": text})
         answers.append(f"{said} in {next(iter(call.arguments.values()))}")
     return Dialogue(
-        "result", (question, turn, *results), f"It is {', and '.join(answers)}.", RESULT_THINKING, tuple(tools)
+        "result", (question, turn, *results), f"It is {' and '.join(answers)}.", RESULT_THINKING, tuple(tools)
     )
 
 
 def _observation(rng: random.Random, shape: float) -> tuple[str, str]:
     """What the tool returned, and how the answer puts it."""
     degrees, condition = rng.randint(1, 35), rng.choice(CONDITIONS)
-    both = f"{degrees} degrees and {condition}"
+    said = f"{degrees} degrees"
     if shape < 0.6:
         fields = {"temperature": degrees, "condition": condition}
-        return json.dumps(fields), both
+        return json.dumps(fields), said
     if shape < 0.7:
-        return json.dumps({"condition": condition, "temperature": degrees}), both
+        return json.dumps({"condition": condition, "temperature": degrees}), said
     if shape < 0.8:
-        return rng.choice(
-            (f"{degrees}°C, {condition}", f"{degrees} degrees and {condition}", f"{condition}, {degrees}°C")
-        ), both
+        return f"{degrees}°C, {condition}", said
     if shape < 0.9:
-        return rng.choice(
-            (f"{degrees}°C", f"{degrees} °C", f"{degrees} degrees", str(degrees), f"{degrees}C")
-        ), f"{degrees} degrees"
-    return json.dumps({"temperature": degrees}), f"{degrees} degrees"
+        return rng.choice((f"{degrees}°C", f"{degrees} degrees", str(degrees))), said
+    return json.dumps({"temperature": degrees}), said
 
 
 def _weather_tool(rng: random.Random, name: str, argument: str) -> Tool:

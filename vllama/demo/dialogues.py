@@ -251,7 +251,7 @@ _TOOLS = (
     Dialogue(
         "weather-result",
         (*_PARIS, {"role": "tool", "content": '{"temperature": 18, "condition": "sunny"}'}),
-        "It is 18 degrees and sunny in Paris.",
+        "It is 18 degrees in Paris.",
         RESULT_THINKING,
         (WEATHER_TOOL,),
     ),
@@ -263,7 +263,7 @@ _TOOLS = (
             {"role": "tool", "content": '{"temperature": 18, "condition": "sunny"}'},
             {"role": "tool", "content": '{"temperature": 23, "condition": "cloudy"}'},
         ),
-        "It is 18 degrees and sunny in Paris, and 23 degrees and cloudy in Tokyo.",
+        "It is 18 degrees in Paris and 23 degrees in Tokyo.",
         RESULT_THINKING,
         (WEATHER_TOOL,),
     ),

@@ -3,15 +3,17 @@
 __all__ = ["also"]
 
 _ALSO = {
-    "hello": "Hi | Hey | Hi there! | Hello there! | Hey there | Good morning! | Good evening! | Good day!",
+    "hello": "Hi | hi | Hey | hey | hello | Hi there! | Hello there! | Hey there | "
+    "Good morning! | Good evening! | Good day!",
     "how-are-you": "How are you doing? | How are you today? | Hello, how are you? | Hi, how are you? | How do you "
     "do? | How is it going?",
     "who-are-you": "What are you? | Who are you exactly? | Tell me about yourself. | Introduce yourself. | What is "
     "your name? | Which model are you? | What model is this? | Are you a real model?",
     "what-is-vllama": "What's vLLama? | Tell me about vLLama. | What does vLLama do? | Explain vLLama. | Can you "
     "explain vLLama?",
-    "what-can-you-do": "What do you know? | Help | What can I ask you? | What should I ask? | What questions can you "
-    "answer? | How can you help me? | What can you help me with? | What are you able to do? | Can you "
+    "what-can-you-do": "What do you know? | Help | help | What can I ask you? | What should I ask? | "
+    "What questions can you answer? | "
+    "How can you help me? | What can you help me with? | What are you able to do? | Can you "
     "help me?",
     "real-model": "How can I use a real model? | How do I run a real model? | How do I load another model? | How do "
     "I use a bigger model? | How do I use a different model? | How can I run Qwen3?",
