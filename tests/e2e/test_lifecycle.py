@@ -154,7 +154,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, arguments: list[str],
         env=variables,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1

@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(engine.app)
-app.command("serve", context_settings={"obj": []})(serve.serve)
+app.command("serve")(serve.serve)
 
 
 def _print_version(wanted: bool) -> None:

@@ -15,6 +15,8 @@ from vllama.demo._tokenizer import CONTEXT, VOCABULARY, save_tokenizer, train_to
 
 TEMPLATE = CHAT / "chat_template.jinja"
 BATCH_TOKENS = 3072
+ROUNDS = ((0.02, 0.3), (0.012, 0.2), (0.012, 0.2), (0.012, 0.2), (0.01, 0.1))
+"""Learning rates and their shares of the steps: one round for the answers, the others for copying from the prompt."""
 
 Example = tuple[list[int], list[float]]
 """Tokens, and how much each one is to be learned."""
@@ -153,8 +155,7 @@ def train_chat(folder: Path, steps: int) -> None:
         f"chat: {sum(parameter.numel() for parameter in model.parameters()):,} parameters, {len(tokenizer)} tokens",
         flush=True,
     )
-    # The second round brings what takes longest, copying from the prompt; a single longer one would take more time.
-    for rate, share in ((0.02, 0.6), (0.012, 0.4)):
+    for rate, share in ROUNDS:
         optimise(model, Maker(tokenizer, rng), round(steps * share), rate, long_every=12)
     model.to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
