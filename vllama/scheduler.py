@@ -8,9 +8,9 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import Engine, State
@@ -20,6 +20,7 @@ from vllama.models.catalogue import Catalogue, Model
 logger = logging.getLogger("vllama.scheduler")
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
+_LONGEST_SLEEP_S = 86400.0
 
 
 @dataclass(frozen=True)
@@ -63,22 +64,44 @@ class Scheduler(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass
+@dataclass(eq=False)
 class _Resident:
-    """The model in memory, or on its way there."""
+    """The model in memory, or on its way there. idle_since: by the loop's clock, None while it is used or loads."""
 
     model: Model
     engine: Engine
     keep_alive: float
     users: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    expiry: asyncio.TimerHandle | None = None
+    idle_since: float | None = None
+    watch: asyncio.Task[bool] | None = None
 
     def serves(self, model: Model) -> bool:
         return self.model.name.key == model.name.key and self.engine.state is State.READY
 
+    @property
+    def remaining(self) -> float:
+        if self.idle_since is None:
+            return self.keep_alive
+        return max(0.0, self.idle_since + self.keep_alive - asyncio.get_running_loop().time())
 
-@dataclass
+    def must_go(self, *, wanted: bool) -> bool:
+        """Whether it is to be unloaded. wanted: whether its place is."""
+        dead = self.engine.state is not State.READY
+        if self.users:
+            return dead and wanted
+        return dead or wanted or self.remaining <= 0
+
+    def enter(self, keep_alive: float | None) -> None:
+        self.users += 1
+        self.idle_since = None
+        if keep_alive is not None:
+            self.keep_alive = keep_alive
+
+    def rest(self) -> None:
+        self.idle_since = asyncio.get_running_loop().time()
+
+
+@dataclass(eq=False)
 class _Waiter:
     model: Model
     keep_alive: float | None
@@ -90,7 +113,10 @@ Prepare = Callable[[Model], Awaitable[tuple[Model, Engine]]]
 
 
 class LocalScheduler:
-    """Owns the one engine. keep_alive: seconds, for requests that say nothing. max_queue: most requests waiting."""
+    """Owns the one engine. keep_alive: seconds, for requests that say nothing. max_queue: most requests waiting.
+
+    Requests come and go and only note what they want; one task, the mover, acts on it.
+    """
 
     def __init__(self, prepare: Prepare, *, keep_alive: float, max_queue: int) -> None:
         self._prepare = prepare
@@ -98,16 +124,18 @@ class LocalScheduler:
         self._max_queue = max_queue
         self._resident: _Resident | None = None
         self._waiters: list[_Waiter] = []
-        self._loader: asyncio.Task[None] | None = None
-        self._moving = asyncio.Lock()  # held while an engine is started or stopped
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._mover: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()  # what the mover waits for
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:
+        if self._closed:
+            raise _closing()
         resident = self._resident
         # A ready engine is passed by while others wait for another model: they would never get their turn.
         if resident is not None and resident.serves(model) and not self._waiters:
-            self._enter(resident, keep_alive)
+            resident.enter(keep_alive)
         else:
             resident = await self._wait_for(model, keep_alive)
         try:
@@ -119,147 +147,148 @@ class LocalScheduler:
         resident = self._resident
         if resident is not None and resident.model.name.key == model.name.key:
             resident.keep_alive = 0.0
-            if resident.users == 0:
-                self._schedule_expiry(resident)
+            self._wake()
 
     def loaded(self) -> list[Loaded]:
         resident = self._resident
-        if resident is None or resident.engine.state in (State.FAILED, State.STOPPING):
+        if resident is None or resident.engine.state not in (State.STARTING, State.READY):
             return []
-        remaining = resident.keep_alive
-        if resident.expiry is not None:
-            remaining = max(0.0, resident.expiry.when() - asyncio.get_running_loop().time())
-        return [Loaded(resident.model, remaining, resident.engine.context_length)]
+        return [Loaded(resident.model, resident.remaining, resident.engine.context_length)]
 
     async def close(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.granted.done():
-                waiter.granted.set_exception(EngineError("the server is stopping", "send the request again"))
-        self._waiters.clear()
-        tasks = [task for task in (self._loader, *self._tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        async with self._moving:
-            await self._stop_resident()
+        """Unload, whoever uses the engine, and refuse all that wait or come."""
+        self._closed = True
+        waiters, self._waiters = self._waiters, []
+        self._refuse(waiters, _closing())
+        self._changed.set()
+        if self._mover is not None:
+            await asyncio.wait({self._mover})
 
     async def _wait_for(self, model: Model, keep_alive: float | None) -> _Resident:
         if len(self._waiters) >= self._max_queue:
             raise ApiError(503, BUSY)
         waiter = _Waiter(model, keep_alive, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
-        if self._loader is None or self._loader.done():
-            self._loader = asyncio.create_task(self._serve_waiters(), name="scheduler")
+        self._wake()
         try:
             return await waiter.granted
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
-                self._leave(waiter.granted.result())  # it was granted and cancelled in one turn of the loop
-            raise
-        finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-
-    async def _serve_waiters(self) -> None:
-        while self._waiters:
-            model = self._waiters[0].model
-            failure: Exception | None = None
-            try:
-                async with self._moving:
-                    resident = await self._make_resident(model)
-            except VllamaError as error:
-                failure = error
-                logger.error("%s", error)  # noqa: TRY400 - its text says it all
-            except Exception as error:
-                failure = EngineError(
-                    f"loading {model.name.short} failed: {error!r}", "this is a fault of vllama's: report it"
-                )
-                logger.exception("loading %s failed", model.name.short)
-            served = [waiter for waiter in self._waiters if waiter.model.name.key == model.name.key]
-            self._waiters = [waiter for waiter in self._waiters if waiter not in served]
-            for waiter in served:
-                if waiter.granted.done():
-                    continue
-                if failure is not None:
-                    waiter.granted.set_exception(failure)
-                else:
-                    self._enter(resident, waiter.keep_alive)
-                    waiter.granted.set_result(resident)
-            if failure is None and resident.users == 0:
-                self._schedule_expiry(resident)  # all that waited have left
-
-    async def _make_resident(self, model: Model) -> _Resident:
-        resident = self._resident
-        if resident is not None and resident.serves(model):
-            return resident
-        if resident is not None:
-            await _until_unused(resident)
-            await self._stop_resident()
-        model, engine = await self._prepare(model)
-        self._resident = resident = _Resident(model, engine, self._keep_alive)
-        began = time.monotonic()
-        logger.info("%s: starting its engine, which takes a minute or so (log: %s)", model.name.short, engine.log_path)
-        try:
-            await engine.start()
-        except BaseException:
-            self._resident = None
+                self._wake()
+            elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
+                self._leave(waiter.granted.result())  # granted and cancelled in one turn of the loop
             raise
-        logger.info("%s: ready after %.1f s", model.name.short, time.monotonic() - began)
-        return resident
-
-    async def _stop_resident(self) -> None:
-        resident, self._resident = self._resident, None
-        if resident is not None:
-            _cancel_expiry(resident)
-            await resident.engine.stop()
-
-    def _enter(self, resident: _Resident, keep_alive: float | None) -> None:
-        _cancel_expiry(resident)
-        resident.users += 1
-        resident.idle.clear()
-        if keep_alive is not None:
-            resident.keep_alive = keep_alive
 
     def _leave(self, resident: _Resident) -> None:
         resident.users -= 1
         if resident.users == 0:
-            resident.idle.set()
-            self._schedule_expiry(resident)
+            resident.rest()
+            self._wake()
 
-    def _schedule_expiry(self, resident: _Resident) -> None:
-        _cancel_expiry(resident)
-        if resident is self._resident and resident.keep_alive != math.inf:
-            loop = asyncio.get_running_loop()
-            resident.expiry = loop.call_later(resident.keep_alive, lambda: self._own(self._expire(resident)))
+    def _wake(self) -> None:
+        self._changed.set()
+        if (self._mover is None or self._mover.done()) and not self._closed:
+            self._mover = asyncio.create_task(self._move(), name="scheduler")
 
-    async def _expire(self, resident: _Resident) -> None:
-        async with self._moving:
-            if resident is self._resident and resident.users == 0:
-                logger.info("%s: unloading", resident.model.name.short)
-                await self._stop_resident()
+    async def _move(self) -> None:
+        """Do what is to be done, one thing at a time, until there is neither an engine nor anybody who waits."""
+        while not self._closed and (self._waiters or self._resident):
+            self._changed.clear()
+            resident, wanted = self._resident, self._waiters[0].model if self._waiters else None
+            if resident is None:
+                assert wanted is not None
+                await self._load(wanted)
+            elif wanted is not None and resident.serves(wanted):
+                for waiter in self._take_waiters(wanted):
+                    resident.enter(waiter.keep_alive)
+                    waiter.granted.set_result(resident)
+            elif resident.must_go(wanted=wanted is not None):
+                await self._unload(resident)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if resident.users else min(resident.remaining, _LONGEST_SLEEP_S)):
+                        await self._changed.wait()
+        if self._resident is not None:
+            await self._unload(self._resident)
 
-    def _own(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _load(self, model: Model) -> None:
+        """Load the model, or give it up on the way there, if it is not worth while any more."""
+        loading = asyncio.create_task(self._start(model), name=f"load-{model.name.short}")
+        loading.add_done_callback(lambda _: self._changed.set())
+        while not loading.done() and self._is_worth_loading(model):
+            self._changed.clear()
+            await self._changed.wait()
+        if not loading.done():
+            logger.info("%s: not loaded, nobody waits for it any more", model.name.short)
+            loading.cancel()
+            await asyncio.wait({loading})
+        elif loading.cancelled():  # by what it waited for: not by us
+            self._fail(model, asyncio.CancelledError())
+
+    def _is_worth_loading(self, model: Model) -> bool:
+        """Also when all clients gave up, as most try again: until another model is asked for, or this one unloaded."""
+        if self._waiters:
+            return any(waiter.model.name.key == model.name.key for waiter in self._waiters)
+        return not self._closed and (self._resident is None or self._resident.keep_alive > 0)
+
+    async def _start(self, model: Model) -> None:
+        """Make the model resident. A failure is told to those who wait for it."""
+        began = time.monotonic()
+        try:
+            known, engine = await self._prepare(model)
+            self._resident = resident = _Resident(known, engine, self._keep_alive)
+            logger.info(
+                "%s: starting its engine, which takes a minute or so (log: %s)", model.name.short, engine.log_path
+            )
+            await engine.start()
+        except asyncio.CancelledError:
+            self._resident = None
+            raise
+        except Exception as error:
+            self._resident = None
+            self._fail(model, error)
+        else:
+            logger.info("%s: ready after %.1f s", model.name.short, time.monotonic() - began)
+            resident.watch = asyncio.create_task(engine.ended.wait(), name=f"watch-{model.name.short}")
+            resident.watch.add_done_callback(lambda _: self._changed.set())
+            resident.rest()
+
+    async def _unload(self, resident: _Resident) -> None:
+        self._resident = None
+        if resident.watch is not None:
+            resident.watch.cancel()
+        if resident.engine.state is State.READY:
+            logger.info("%s: unloading", resident.model.name.short)
+        try:
+            await resident.engine.stop()
+        except Exception:
+            logger.exception("%s: stopping its engine failed", resident.model.name.short)
+
+    def _fail(self, model: Model, error: BaseException) -> None:
+        if isinstance(error, VllamaError):
+            logger.error("%s", error)
+        else:
+            logger.error("loading %s failed", model.name.short, exc_info=error)
+            error = EngineError(
+                f"loading {model.name.short} failed: {error!r}", "this is a fault of vllama's: report it"
+            )
+        self._refuse(self._take_waiters(model), error)
+
+    def _take_waiters(self, model: Model) -> list[_Waiter]:
+        """Those who wait for the model, and no more do."""
+        mine = [waiter for waiter in self._waiters if waiter.model.name.key == model.name.key]
+        self._waiters = [waiter for waiter in self._waiters if waiter not in mine]
+        return [waiter for waiter in mine if not waiter.granted.done()]
+
+    def _refuse(self, waiters: Iterable[_Waiter], error: VllamaError) -> None:
+        for waiter in waiters:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(error)
 
 
-async def _until_unused(resident: _Resident) -> None:
-    """Wait until the last user has left, or the engine has ended, which makes them leave."""
-    if resident.users == 0 or resident.engine.state is not State.READY:
-        return
-    waits = {asyncio.ensure_future(resident.idle.wait()), asyncio.ensure_future(resident.engine.ended.wait())}
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
-def _cancel_expiry(resident: _Resident) -> None:
-    if resident.expiry is not None:
-        resident.expiry.cancel()
-        resident.expiry = None
+def _closing() -> EngineError:
+    return EngineError("the server is stopping", "send the request again")
 
 
 class AttachedScheduler:

@@ -10,6 +10,7 @@ def main() -> int:
     commands.add_parser("flags", help="print vLLM's command-line flags as JSON")
     serve = commands.add_parser("serve", help="run vLLM's OpenAI server under a guard")
     serve.add_argument("--guard-fd", type=int, required=True, help="the engine is killed when this descriptor closes")
+    serve.add_argument("--spare-core", action="store_true", help="leave one CPU core to everything else")
     serve.add_argument("vllm_args", nargs="*", help="vLLM's own arguments, after --")
     arguments = parser.parse_args()
     # Each command imports only what it needs: the guard stays a few megabytes small.
@@ -20,7 +21,7 @@ def main() -> int:
     from vllama_engine.guard import run_guarded
     from vllama_engine.server import run_server
 
-    return run_guarded(arguments.guard_fd, lambda: run_server(arguments.vllm_args))
+    return run_guarded(arguments.guard_fd, lambda: run_server(arguments.vllm_args, arguments.spare_core))
 
 
 # vLLM spawns workers that import this module again, under another name.

@@ -1,79 +1,124 @@
 """A small process above vLLM's server, so that no part of an engine outlives the gateway.
 
 vLLM's API server starts EngineCore and worker processes which stay behind, holding the GPU, when the API server is
-killed (seen on 0.32.0). The guard starts the server in a process group of its own and kills that whole group when
-the server ends for any reason, or when the gateway does: the gateway holds the other end of a pipe, which the kernel
-closes however the gateway dies.
+killed (seen on 0.32.0), and helpers in sessions of their own. The guard runs the server in a process group of its own
+and kills everything below itself when the server ends for any reason, or when the gateway does: the gateway holds the
+other end of a pipe, which the kernel closes however the gateway dies.
 """
 
+import contextlib
+import ctypes
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 def run_guarded(guard_fd: int, serve: Callable[[], int]) -> int:
     """Run `serve` in a child process group until it ends or `guard_fd` reaches its end.
 
-    Returns the child's exit status, or 128 plus the number of the signal that killed it.
+    Returns once no process of it is left: the child's exit status, or 128 plus the number of the signal that killed it.
     """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, wakeup_writer = os.pipe()
     os.set_blocking(wakeup_writer, False)
-    signal.set_wakeup_fd(wakeup_writer)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A signal that comes before the handlers are in place waits for them.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    guard = os.getpid()
     server = os.fork()
     if server == 0:
-        _become_server(serve, guard_fd, wakeup, wakeup_writer)
+        for descriptor in (guard_fd, wakeup, wakeup_writer):
+            os.close(descriptor)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _become_server(serve, guard)
+    signal.set_wakeup_fd(wakeup_writer)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: _signal_group(server, received))
+        signal.signal(number, lambda received, _frame: _signal_server(server, received))
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return _watch(server, guard_fd, wakeup)
 
 
-def _become_server(serve: Callable[[], int], *inherited: int) -> None:
+def _become_server(serve: Callable[[], int], guard: int) -> None:
     os.setpgid(0, 0)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for descriptor in inherited:
-        os.close(descriptor)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)
     status = 1
     try:
         status = serve()
     except SystemExit as exit_:
-        status = exit_.code if isinstance(exit_.code, int) else 1
+        status = _exit_status(exit_)
     except BaseException:
         # The log is where the gateway looks for causes; `sys.excepthook` prints what an uncaught error would.
         sys.excepthook(*sys.exc_info())
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or nobody reads it any more
+                stream.flush()
         os._exit(status)
+
+
+def _exit_status(exit_: SystemExit) -> int:
+    """What the interpreter makes of it: a text is an error message."""
+    if exit_.code is None or isinstance(exit_.code, int):
+        return exit_.code or 0
+    print(exit_.code, file=sys.stderr)
+    return 1
 
 
 def _watch(server: int, guard_fd: int, wakeup: int) -> int:
     while True:
         readable, _, _ = select.select([guard_fd, wakeup], [], [])
         if guard_fd in readable and not os.read(guard_fd, 1):
-            _signal_group(server, signal.SIGKILL)
+            _kill_all(server)
             return 128 + signal.SIGKILL
         if wakeup in readable:
             os.read(wakeup, 4096)
-        pid, status = os.waitpid(server, os.WNOHANG)
-        if pid == server:
-            _signal_group(server, signal.SIGKILL)  # EngineCore and the workers, should they still live
-            return _describe_exit(status)
+        if (status := _reap(server)) is not None:
+            _kill_all(server)  # EngineCore and the workers, should they still live
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
 
 
-def _describe_exit(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return code
-    name = signal.Signals(-code).name
-    print(f"vllama_engine: vLLM's server was killed by {name}", file=sys.stderr, flush=True)
-    return 128 - code
+def _reap(server: int) -> int | None:
+    """The server's wait status if it has ended. Orphans, which are ours by adoption, are reaped on the way."""
+    while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+        if reaped[0] == server:
+            return reaped[1]
+    return None
 
 
-def _signal_group(server: int, number: int) -> None:
+def _kill_all(server: int) -> None:
+    """SIGKILL every process below this one and wait for its end: those that lose their parent become our children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for pid in _children():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def _children() -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208 - Path's listing trips over what ends meanwhile
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                # pid (name, which may hold anything) state parent
+                if int(Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()[1]) == os.getpid():
+                    found.append(int(name))
+    return found
+
+
+def _signal_server(server: int, number: int) -> None:
     # Between fork and the child's own setpgid its group does not exist yet: then the child alone is signalled.
     for send in (os.killpg, os.kill):
         try:
@@ -81,3 +126,9 @@ def _signal_group(server: int, number: int) -> None:
         except ProcessLookupError:
             continue
         return
+
+
+def _prctl(option: int, value: int) -> None:
+    """Where it is refused, killing the process group has to do."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)

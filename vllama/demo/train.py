@@ -4,8 +4,9 @@
     uv pip install --torch-backend cpu torch==2.13.0 transformers==5.19.0 peft -e .
     python vllama/demo/train.py [--out DIR] [chat] [embed] [adapter]
 
-Takes about 20 minutes on two CPU cores. The seed is fixed: the same versions on the same machine make the same
-models. The chat template and the model cards are not made but kept: they are read from the folders beside this file.
+Takes about 20 minutes on two CPU cores. The seed is fixed, but other versions and machines give other weights, so
+run the tests that use the engine before you keep them. The chat template and the model cards are not made but
+kept: they are read from the folders beside this file.
 """
 
 import argparse

@@ -21,6 +21,8 @@ logger = logging.getLogger("vllama.engine")
 
 _POLL_S = 0.1
 _STOP_GRACE_S = 2.0
+_LAST_WORDS_S = 3.0
+"""How long after a failed prompt an engine is given to end, so that its own words tell the cause."""
 WARM_UP_PROMPT = "Warm-up: " + "one two three four five six seven eight nine ten " * 3
 """Some 40 tokens. A first prompt of only a few kills a CPU engine on processors with AMX: vLLM's attention kernel
 uses AMX before anything has asked the operating system for it, while longer prompts pass a kernel that asks."""
@@ -56,6 +58,7 @@ class Engine:
         self._plan = plan
         self._process: EngineProcess | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self.client = EngineClient(plan.url)
         self.state = State.STARTING
         self.log_path = plan.log
@@ -71,7 +74,7 @@ class Engine:
             await self._start()
         except BaseException:
             self.state = State.FAILED
-            await asyncio.shield(self.stop())
+            await self.stop()
             raise
 
     async def _start(self) -> None:
@@ -90,25 +93,30 @@ class Engine:
         with contextlib.suppress(EngineError):
             models = await self.client.get_json("/v1/models", seconds=10.0, type_=ModelList)
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
+        self._check_ended(self._process)
         self.state = State.READY
 
     async def _until_healthy(self, process: EngineProcess) -> None:
         while not await self.client.healthy():
             self._check_alive(process)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), _POLL_S)
+                async with asyncio.timeout(_POLL_S):
+                    await self.ended.wait()
 
     def _check_alive(self, process: EngineProcess) -> None:
-        if self.ended.is_set():
-            raise EngineError(
-                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
-                f"its log is {process.log.path}",
-            )
-        silence = time.monotonic() - process.log.last_line_at
+        self._check_ended(process)
+        silence = time.monotonic() - process.log.last_output_at
         if silence > self._plan.stall_timeout:
             raise EngineError(
                 f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
+            )
+
+    def _check_ended(self, process: EngineProcess) -> None:
+        if self.ended.is_set():
+            raise EngineError(
+                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
+                f"its log is {process.log.path}",
             )
 
     async def _warm_up(self, process: EngineProcess) -> None:
@@ -122,7 +130,9 @@ class Engine:
         timeout = None if self._plan.stall_timeout == float("inf") else self._plan.stall_timeout
         try:
             await asyncio.wait({answer, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            self._check_alive(process)
+            if answer.done() and answer.exception() is not None:
+                await asyncio.wait({ended}, timeout=_LAST_WORDS_S)
+            self._check_ended(process)
             if not answer.done():
                 raise EngineError(
                     f"the engine of {self._plan.name} did not answer its first prompt", f"its log is {process.log.path}"
@@ -159,12 +169,17 @@ class Engine:
         self.ended.set()
 
     async def stop(self) -> None:
-        """End the engine's processes and connections. Safe to call more than once."""
-        if self.state is not State.FAILED:
-            self.state = State.STOPPING
-        process, self._process = self._process, None
-        if process is not None:
-            await process.stop(_STOP_GRACE_S)
-        if self._watcher is not None:
-            await self._watcher
-        await self.client.close()
+        """End the engine's processes and connections. Safe to call more than once; goes on where it is cancelled."""
+        if self._stopping is None:
+            if self.state is not State.FAILED:
+                self.state = State.STOPPING
+            self._stopping = asyncio.create_task(self._stop(), name=f"engine-stop-{self._plan.name}")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        try:
+            if self._process is not None and self._watcher is not None:
+                await self._process.stop(_STOP_GRACE_S)
+                await self._watcher
+        finally:
+            await self.client.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vllama.engine.command import Address, engine_environment, vllm_arguments
 from vllama.engine.engine import Engine, LaunchPlan
-from vllama.engine.install import Environment
+from vllama.engine.install import Environment, Profile
 from vllama.engine.parsers import Parsers
 from vllama.errors import ConfigError
 from vllama.models import hub
@@ -57,13 +57,18 @@ class Loader:
             self._parsers(checkpoint), self._environment.profile,
         )  # fmt: skip
         return LaunchPlan(
-            command=[str(self._environment.python), "-m", "vllama_engine", "serve", "--", *arguments],
+            command=[str(self._environment.python), "-m", "vllama_engine", "serve", *self._spare(), "--", *arguments],
             variables=engine_environment(self._environment, os.environ),
             url=address.url,
             name=model.engine_name,
             log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model.name.short)}.log",
             stall_timeout=self._settings.load_timeout,
         )
+
+    def _spare(self) -> list[str]:
+        """Whether the engine keeps off one core: on a CPU, unless the user places vLLM's threads."""
+        on_cpu = self._environment.profile is Profile.CPU
+        return ["--spare-core"] if on_cpu and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ else []
 
     def _address(self) -> Address:
         if (port := self._settings.vllm_port) is not None:

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,40 +17,51 @@ import psutil
 _LOG_BYTES = 10 * 2**20
 _LOG_FILES = 3
 _TAIL_LINES = 1000
-_LINE_BYTES = 64 * 1024
+_LINE_BYTES = 16 * 1024
+"""A longer line is cut into pieces of at most twice this."""
+_KILL_S = 10.0
+"""For the guard to see everything end: a killed process first gives its GPU memory back."""
 
 
 class EngineLog:
-    """An engine's output: a file, rotated by size, and the last lines in memory."""
+    """An engine's output: a file, rotated by size, and the last lines in memory.
+
+    last_output_at: `time.monotonic()` when the engine last wrote anything, be it a part of a line.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self.last_line_at = time.monotonic()
+        self.last_output_at = time.monotonic()
         self._file = logging.handlers.RotatingFileHandler(
             path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8", delay=True
         )
         # A full disk must not stop the engine: the file is given up, the lines in memory go on.
         self._file.handleError = lambda _record: None  # type: ignore[assignment,method-assign]
 
-    def write(self, line: str) -> None:
-        self.last_line_at = time.monotonic()
-        self.tail.append(line)
-        self._file.emit(logging.LogRecord("engine", logging.INFO, "", 0, line.replace("%", "%%"), None, None))
+    def write(self, line: bytes) -> None:
+        """Add a line. Of what overwrote itself, as progress bars do, the last state is kept."""
+        text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+        self.tail.append(text)
+        self._file.emit(logging.LogRecord("engine", logging.INFO, "", 0, text, None, None))
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class EngineProcess:
-    """A started engine. Made by `launch`; `stop` must be called in the end."""
+    """A started engine. Made by `launch`; ends with everything that belongs to it, by itself or by `stop`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, guard: int, log: EngineLog) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, guard: int, output: "_Output", log: EngineLog) -> None:
         self._process = process
-        self._guard = guard
+        self._guard: int | None = guard
+        self._output = output
         self.log = log
         self._pump = asyncio.create_task(self._pump_output(), name=f"engine-log-{process.pid}")
+        self._end = asyncio.create_task(self._until_ended(), name=f"engine-end-{process.pid}")
 
     @classmethod
     async def launch(cls, command: Sequence[str], variables: Mapping[str, str], log: EngineLog) -> "EngineProcess":
@@ -57,23 +69,26 @@ class EngineProcess:
 
         Raises OSError where the interpreter cannot be executed.
         """
-        guard_end, our_end = os.pipe()
-        try:
+        with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
+            guard_end, guard = os.pipe()
+            always.callback(os.close, guard_end)
+            started.callback(os.close, guard)
+            # A pipe of our own: asyncio's would make waiting for the process wait for whoever holds its output.
+            output_end, writing_end = os.pipe()
+            always.callback(os.close, writing_end)
+            output = await _Output.open(output_end)
+            started.callback(output.close)
             process = await asyncio.create_subprocess_exec(
                 *_with_guard(command, guard_end),
                 env=dict(variables),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=writing_end,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=(guard_end,),
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(our_end)
-            raise
-        finally:
-            os.close(guard_end)
-        return cls(process, our_end, log)
+            started.pop_all()
+        return cls(process, guard, output, log)
 
     @property
     def pid(self) -> int:
@@ -85,38 +100,74 @@ class EngineProcess:
         return self._process.returncode
 
     async def wait(self) -> int:
-        """The exit status, once the engine has ended and its output is read."""
-        status = await self._process.wait()
-        await asyncio.wait([self._pump], timeout=1.0)
-        return status
+        """The exit status, once nothing of the engine is left and its output is read."""
+        return await asyncio.shield(self._end)
 
     async def stop(self, grace: float) -> None:
         """End every process of the engine: SIGTERM, up to `grace` seconds, SIGKILL."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), grace)
-        os.close(self._guard)  # the guard's own signal to kill what is left
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), 2.0)
-        kill_session(self.pid)
-        await self._process.wait()
-        await asyncio.wait([self._pump], timeout=1.0)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        if await self._ends_within(grace):
+            return
+        self._close_guard()
+        if not await self._ends_within(_KILL_S):
+            kill_session(self.pid)
+            await self.wait()
+
+    async def _ends_within(self, seconds: float) -> bool:
+        return bool((await asyncio.wait({self._end}, timeout=seconds))[0])
+
+    async def _until_ended(self) -> int:
+        status = await self._process.wait()
+        kill_session(self.pid)  # nothing is left, unless the guard itself was killed
+        await asyncio.wait({self._pump}, timeout=1.0)
         self._pump.cancel()
+        self._output.close()
+        self._close_guard()
         self.log.close()
+        return status
+
+    def _close_guard(self) -> None:
+        """The guard's signal to kill the engine."""
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            os.close(guard)
 
     async def _pump_output(self) -> None:
-        assert self._process.stdout is not None
         rest = b""
-        while data := await self._process.stdout.read(_LINE_BYTES):
+        while data := await self._output.reader.read(_LINE_BYTES):
+            self.log.last_output_at = time.monotonic()
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LINE_BYTES:
                 lines, rest = [*lines, rest], b""
             for line in lines:
-                self.log.write(line.decode("utf-8", "replace").rstrip("\r"))
+                self.log.write(line)
         if rest:
-            self.log.write(rest.decode("utf-8", "replace"))
+            self.log.write(rest)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The reading end of a pipe."""
+
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+    @classmethod
+    async def open(cls, descriptor: int) -> "_Output":
+        reader = asyncio.StreamReader()
+        file = os.fdopen(descriptor, "rb", 0)
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), file
+            )
+        except BaseException:
+            file.close()
+            raise
+        return cls(reader, transport)
+
+    def close(self) -> None:
+        self.transport.close()
 
 
 def _with_guard(command: Sequence[str], descriptor: int) -> list[str]:
@@ -126,16 +177,19 @@ def _with_guard(command: Sequence[str], descriptor: int) -> list[str]:
 
 def kill_session(session: int) -> None:
     """SIGKILL every process of a session: also those that left the engine's process group."""
-    for pid in session_members(session):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    killed: set[int] = set()
+    while found := set(session_members(session)) - killed:  # again, for what was forked meanwhile
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
 
 
 def session_members(session: int) -> list[int]:
     """The pids of a session's processes, zombies not counted."""
     members = []
-    for process in psutil.process_iter(["status"]):
+    for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
-            if os.getsid(process.pid) == session and process.info["status"] != psutil.STATUS_ZOMBIE:
-                members.append(process.pid)
+            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                members.append(pid)
     return members

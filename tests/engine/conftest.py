@@ -1,0 +1,64 @@
+"""A vLLM that the real launcher starts, and that does what a test tells it: see `fake_vllm`."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.served import alive
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class FakeVllm:
+    """command: the launcher's, without its --guard-fd. socket: where the server listens."""
+
+    socket: Path
+    path: str
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-S", "-m", "vllama_engine", "serve", "--", "--uds", str(self.socket)]
+
+    def variables(self, **plan: Any) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": self.path, "FAKE": json.dumps(plan), "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="session")
+def fake_vllm_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("fake")
+    entry = folder / "vllm/entrypoints/launchers/api_server/entry.py"
+    entry.parent.mkdir(parents=True)
+    entry.write_text("from tests.engine.fake_vllm import main as main\n")
+    return os.pathsep.join(map(str, (folder, ROOT / "python_engine", ROOT)))
+
+
+@pytest.fixture
+def fake_vllm(fake_vllm_path: str) -> Iterator[FakeVllm]:
+    with tempfile.TemporaryDirectory(prefix="vllama-") as folder:  # a test's own folder has too long a path
+        yield FakeVllm(Path(folder, "s"), fake_vllm_path)
+
+
+async def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """Wait until the condition is true, and return what it gave."""
+    async with asyncio.timeout(seconds):
+        while not (value := condition()):
+            await asyncio.sleep(0.005)
+    return value
+
+
+async def until_gone(pids: Sequence[int], seconds: float = 2.0) -> None:
+    await until(lambda: not alive(pids), seconds)
+
+
+def child_pid(lines: Sequence[str]) -> int | None:
+    """That of the process which the fake has started, once it said so."""
+    return next((int(line.split()[1]) for line in lines if line.startswith("child ")), None)

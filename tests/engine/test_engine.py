@@ -1,0 +1,249 @@
+"""An engine's life, with the real launcher around a fake vLLM."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.engine.conftest import FakeVllm, child_pid, until, until_gone
+from tests.served import alive
+from vllama.engine import engine as engine_module
+from vllama.engine.engine import WARM_UP_PROMPT, Engine, LaunchPlan, State
+from vllama.engine.process import session_members
+from vllama.errors import EngineError
+
+Make = Callable[..., Engine]
+INF = float("inf")
+
+
+@pytest.fixture
+async def make(fake_vllm: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    """make(stall_timeout=…, **plan): an engine, which is stopped and leaves nothing when the test ends."""
+    monkeypatch.setattr(engine_module, "_STOP_GRACE_S", 0.2)
+    made: list[Engine] = []
+
+    def make(stall_timeout: float = INF, command: list[str] | None = None, **plan: Any) -> Engine:
+        command = command or fake_vllm.command
+        url = f"unix:{fake_vllm.socket}"
+        launch = LaunchPlan(command, fake_vllm.variables(**plan), url, "demo", tmp_path / "engine.log", stall_timeout)
+        made.append(Engine(launch))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.stop()
+    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("engine-")])
+
+
+def pid_of(engine: Engine) -> int:
+    assert engine._process is not None
+    return engine._process.pid
+
+
+def server_of(engine: Engine) -> int:
+    return next(pid for pid in session_members(pid_of(engine)) if pid != pid_of(engine))
+
+
+def log_of(engine: Engine) -> str:
+    return engine.log_path.read_text() if engine.log_path.exists() else ""
+
+
+async def failure_of(engine: Engine, seconds: float = 10.0) -> str:
+    """How its start fails; nothing is left of it then."""
+    with pytest.raises(EngineError) as error:
+        await asyncio.wait_for(engine.start(), seconds)
+    assert engine.state is State.FAILED
+    if engine._process is not None:
+        assert session_members(pid_of(engine)) == []
+    return str(error.value)
+
+
+async def test_ready_after_the_first_prompt(make: Make) -> None:
+    engine = make(context=2048)
+    assert engine.state is State.STARTING
+    await asyncio.wait_for(engine.start(), 10)
+    assert (engine.state, engine.context_length) == (State.READY, 2048)
+    assert log_of(engine).startswith("hello\nasked /v1/completions ")
+    assert WARM_UP_PROMPT in log_of(engine)
+    assert len(WARM_UP_PROMPT.split()) > 20, "a short first prompt kills a CPU engine that uses AMX"
+    processes = session_members(pid_of(engine))
+    await engine.stop()
+    assert engine.state is State.STOPPING
+    assert not alive(processes)
+
+
+async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> None:
+    engine = make(warm_up="404", context=0)
+    await asyncio.wait_for(engine.start(), 10)
+    assert (engine.state, engine.context_length) == (State.READY, None)
+    assert "asked /v1/embeddings" in log_of(engine)
+
+
+@pytest.mark.parametrize(
+    ("plan", "cause"),
+    [
+        ({"end": "raise CUDA out of memory, sir"}, "CUDA out of memory, sir"),
+        ({"end": "exit 3", "out": "Bad luck"}, 'it exited with status 3, its last words: "Bad luck"'),
+        ({"end": "kill 9", "out": "Reading"}, 'it was killed by SIGKILL, its last words: "Reading"'),
+        ({"warm_up": "kill 4"}, "the kernel is missing here"),
+    ],
+)
+async def test_an_early_end_tells_its_cause(make: Make, plan: dict[str, str], cause: str) -> None:
+    engine = make(**plan)
+    expected = f"the engine of demo did not start: {cause}: its log is {engine.log_path}"
+    assert await failure_of(engine) == expected
+
+
+async def test_an_interpreter_that_is_gone(make: Make) -> None:
+    text = await failure_of(make(command=["/nowhere/python", "-m", "vllama_engine", "serve", "--"]))
+    assert text == (
+        "the engine's interpreter /nowhere/python cannot be run (No such file or directory): "
+        "run `vllama engine install --reinstall`"
+    )
+
+
+async def test_a_failed_first_prompt_fails_the_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_LAST_WORDS_S", 0.05)
+    text = await failure_of(make(warm_up="500"))
+    assert text == 'the engine of demo failed its first prompt: {"error": "EngineCore encountered an issue"}'
+
+
+async def test_a_first_prompt_without_an_answer_fails_the_start(make: Make) -> None:
+    assert "did not answer its first prompt" in await failure_of(make(warm_up="hang", stall_timeout=0.5))
+
+
+async def test_a_silent_start_is_given_up(make: Make) -> None:
+    began = time.monotonic()
+    text = await failure_of(make(end="hang", ignore=True, stall_timeout=0.4))
+    assert "was given up: it wrote nothing for 0 s while starting: allow more with OLLAMA_LOAD_TIMEOUT" in text
+    assert 0.4 <= time.monotonic() - began < 6
+
+
+async def test_a_start_that_prints_is_not_given_up(make: Make) -> None:
+    engine = make(print_every=0.1, prints=12, stall_timeout=0.6)
+    await asyncio.wait_for(engine.start(), 10)
+    assert "line 11" in log_of(engine)
+
+
+async def test_a_slow_first_answer_is_no_silence(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for the prompt does not count from the last line before it."""
+    engine = make(stall_timeout=5.0)
+    first_accepted = engine._first_accepted
+
+    async def answered_late(*attempts: Any) -> None:
+        await first_accepted(*attempts)
+        assert engine._process is not None
+        engine._process.log.last_output_at -= 10.0
+
+    monkeypatch.setattr(engine, "_first_accepted", answered_late)
+    await asyncio.wait_for(engine.start(), 10)
+    assert engine.state is State.READY
+
+
+async def test_an_end_between_the_prompt_and_ready_is_an_early_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+
+    async def die(*_: Any, **__: Any) -> None:
+        os.kill(server_of(engine), signal.SIGKILL)
+        await engine.ended.wait()
+        raise EngineError("gone")
+
+    monkeypatch.setattr(engine.client, "get_json", die)
+    assert "did not start: it was killed by SIGKILL" in await failure_of(engine)
+
+
+async def test_a_death_after_ready_is_told_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    engine = make(child="group")
+    await asyncio.wait_for(engine.start(), 10)
+    child = child_pid(log_of(engine).splitlines())
+    assert child is not None
+    with caplog.at_level(logging.ERROR, "vllama.engine"):
+        os.kill(server_of(engine), signal.SIGKILL)
+        await asyncio.wait_for(engine.ended.wait(), 5)
+        assert engine.state is State.FAILED
+        assert not alive([child])
+        await engine.stop()
+    assert engine.state is State.FAILED
+    assert [record.message.partition(", its last")[0] for record in caplog.records] == [
+        "demo: the engine ended by itself: it was killed by SIGKILL"
+    ]
+
+
+async def test_a_stop_is_no_death(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    engine = make()
+    await asyncio.wait_for(engine.start(), 10)
+    await engine.stop()
+    await engine.stop()
+    assert engine.ended.is_set()
+    assert not caplog.records
+
+
+async def test_a_stop_before_the_start(make: Make) -> None:
+    await make().stop()
+
+
+@pytest.mark.parametrize(
+    "reached",
+    ["", "hello", "asked"],
+    ids=["before it runs", "while it starts", "while it answers its first prompt"],
+)
+async def test_a_cancelled_start_leaves_nothing(make: Make, reached: str) -> None:
+    engine = make(child="session", ignore=True, warm_up="hang")
+    starting = asyncio.create_task(engine.start())
+    await until(lambda: engine._process is not None and reached in log_of(engine))
+    guard = pid_of(engine)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(starting, 6)
+    assert engine.state is State.FAILED
+    await until_gone([guard, *session_members(guard), *filter(None, [child_pid(log_of(engine).splitlines())])])
+
+
+async def test_a_start_cancelled_in_any_of_its_first_turns_leaves_nothing(make: Make) -> None:
+    for turns in range(12):
+        engine = make(end="hang")
+        starting = asyncio.create_task(engine.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(starting, 6)
+        if engine._process is not None:
+            assert session_members(pid_of(engine)) == []
+
+
+async def test_a_cancelled_stop_goes_on_and_can_be_waited_for(make: Make) -> None:
+    engine = make(ignore=True, child="session")
+    await asyncio.wait_for(engine.start(), 10)
+    processes = session_members(pid_of(engine))
+    stopping = asyncio.create_task(engine.stop())
+    await until(lambda: engine.state is State.STOPPING)
+    stopping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await stopping
+    assert alive(processes)
+    await asyncio.wait_for(engine.stop(), 5)
+    assert not alive(processes)
+
+
+def test_on_the_gateways_own_loop(fake_vllm: FakeVllm, tmp_path: Path) -> None:
+    async def live() -> None:
+        url = f"unix:{fake_vllm.socket}"
+        engine = Engine(LaunchPlan(fake_vllm.command, fake_vllm.variables(), url, "demo", tmp_path / "log", INF))
+        await asyncio.wait_for(engine.start(), 10)
+        assert engine.state is State.READY
+        os.kill(server_of(engine), signal.SIGKILL)
+        await asyncio.wait_for(engine.ended.wait(), 5)
+        assert engine.state is State.FAILED  # type: ignore[comparison-overlap]
+        await engine.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(live())

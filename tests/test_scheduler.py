@@ -1,0 +1,713 @@
+"""The scheduler with plain objects for engines: who waits for what, who is let in when, and what is left."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import math
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from vllama import scheduler as scheduler_module
+from vllama.engine.engine import State
+from vllama.errors import ApiError, EngineError
+from vllama.models.catalogue import Model
+from vllama.models.names import parse
+from vllama.scheduler import Lease, Loaded, LocalScheduler
+
+A, B, C = (Model(parse(name), source=name, engine_name=name) for name in "abc")
+INF = math.inf
+
+
+class Engine:
+    """What the scheduler drives. A start waits for `may_start`, a stop for `may_stop`. failure: what a start raises."""
+
+    def __init__(self, name: str, events: list[str]) -> None:
+        self.client, self.context_length, self.log_path = name, 4096, Path("log")
+        self.state = State.STARTING
+        self.ended, self.may_start, self.may_stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.may_stop.set()
+        self.name, self._events = name, events
+        self.failure: Exception | None = None
+
+    async def start(self) -> None:
+        self._events.append(f"start {self.name}")
+        try:
+            await self.may_start.wait()
+            if self.failure is not None:
+                raise self.failure
+        except BaseException:
+            self.state = State.FAILED
+            await self.stop()
+            raise
+        self.state = State.READY
+
+    async def stop(self) -> None:
+        if self.state is State.READY:
+            self.state = State.STOPPING
+        await self.may_stop.wait()
+        self._events.append(f"stop {self.name}")
+
+    def die(self) -> None:
+        self.state = State.FAILED
+        self.ended.set()
+
+
+class Engines:
+    """made: every engine, in order. events: their starts and stops. held: what does not happen at once.
+
+    failures: what the next preparations raise, None for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.made: list[Engine] = []
+        self.events: list[str] = []
+        self.held: set[str] = set()
+        self.failures: list[BaseException | None] = []
+        self.may_prepare = asyncio.Event()
+
+    async def prepare(self, model: Model) -> tuple[Model, Any]:
+        if "prepare" in self.held:
+            await self.may_prepare.wait()
+        if self.failures and (failure := self.failures.pop(0)) is not None:
+            raise failure
+        engine = Engine(model.name.model, self.events)
+        if "start" not in self.held:
+            engine.may_start.set()
+        if "stop" in self.held:
+            engine.may_stop.clear()
+        self.made.append(engine)
+        return model, engine
+
+    @property
+    def last(self) -> Engine:
+        return self.made[-1]
+
+
+class User:
+    """A request that holds its lease until `leave` is called, or it is cancelled."""
+
+    def __init__(self, scheduler: LocalScheduler, model: Model, keep_alive: float | None = None) -> None:
+        self.lease: Lease | None = None
+        self._may_leave = asyncio.Event()
+        self.task = asyncio.create_task(self._run(scheduler, model, keep_alive))
+
+    async def _run(self, scheduler: LocalScheduler, model: Model, keep_alive: float | None) -> None:
+        async with scheduler.acquire(model, keep_alive) as self.lease:
+            await self._may_leave.wait()
+
+    async def entered(self) -> Any:
+        """Wait until it has its lease; gives the engine's name."""
+        await until(lambda: self.lease is not None or self.task.done())
+        if self.lease is None:
+            self.task.result()
+        assert self.lease is not None
+        return self.lease.client
+
+    async def leave(self) -> None:
+        self._may_leave.set()
+        await asyncio.wait_for(self.task, 5)
+
+    async def cancel(self) -> None:
+        self.task.cancel()
+        await asyncio.wait({self.task}, timeout=5)
+        assert self.task.cancelled()
+
+    async def failure(self) -> BaseException:
+        await asyncio.wait({self.task}, timeout=5)
+        error = self.task.exception()
+        assert error is not None
+        return error
+
+
+async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def settle() -> None:
+    """Let everything happen that can without time going on."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def engines() -> Engines:
+    return Engines()
+
+
+@pytest.fixture
+async def make(engines: Engines) -> AsyncIterator[Callable[..., LocalScheduler]]:
+    """make(keep_alive=…, max_queue=…). At the test's end they are closed, and no task and no complaint is left."""
+    loop, complaints, others = asyncio.get_running_loop(), [], asyncio.all_tasks()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    made: list[LocalScheduler] = []
+
+    def make(keep_alive: float = INF, max_queue: int = 16) -> LocalScheduler:
+        made.append(LocalScheduler(engines.prepare, keep_alive=keep_alive, max_queue=max_queue))
+        return made[-1]
+
+    yield make
+    for engine in engines.made:
+        engine.may_stop.set()
+    async with asyncio.timeout(5):
+        for scheduler in made:
+            await scheduler.close()
+    await settle()
+    assert asyncio.all_tasks() - others <= {asyncio.current_task()}
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert complaints == []
+    assert all(not resident_users(scheduler) for scheduler in made)
+    assert len(engines.made) == sum(event.startswith("start") for event in engines.events)
+    assert len(engines.made) == sum(event.startswith("stop") for event in engines.events)
+
+
+def resident_users(scheduler: LocalScheduler) -> int:
+    return scheduler._resident.users if scheduler._resident is not None else 0
+
+
+@pytest.fixture
+def scheduler(make: Callable[..., LocalScheduler]) -> LocalScheduler:
+    return make()
+
+
+async def once(scheduler: LocalScheduler, model: Model, keep_alive: float | None = None) -> None:
+    async with asyncio.timeout(5), scheduler.acquire(model, keep_alive):
+        pass
+
+
+async def test_a_lease_tells_of_the_engine(scheduler: LocalScheduler, engines: Engines) -> None:
+    async with scheduler.acquire(A) as lease:
+        assert lease == Lease("a", A, 4096)  # type: ignore[arg-type]
+        assert scheduler.loaded() == [Loaded(A, INF, 4096)]
+
+
+async def test_one_load_for_all_that_wait(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"start"}
+    users = [User(scheduler, A) for _ in range(10)]
+    await until(lambda: engines.made)
+    users += [User(scheduler, A) for _ in range(5)]
+    await settle()
+    assert not any(user.lease for user in users)
+    engines.last.may_start.set()
+    assert {await user.entered() for user in users} == {"a"}
+    assert resident_users(scheduler) == 15
+    for user in users:
+        await user.leave()
+    assert engines.events == ["start a"]
+
+
+async def test_names_match_without_regard_to_case(scheduler: LocalScheduler, engines: Engines) -> None:
+    await once(scheduler, A)
+    await once(scheduler, Model(parse("A:LATEST"), source="a", engine_name="a"))
+    assert engines.events == ["start a"]
+
+
+async def test_a_swap_waits_for_the_users(scheduler: LocalScheduler, engines: Engines) -> None:
+    first, second = User(scheduler, A), User(scheduler, A)
+    await first.entered()
+    await second.entered()
+    waiting = User(scheduler, B)
+    await first.leave()
+    await settle()
+    assert engines.events == ["start a"]
+    await second.leave()
+    assert await waiting.entered() == "b"
+    assert engines.events == ["start a", "stop a", "start b"]
+    await waiting.leave()
+
+
+async def test_a_swap_is_not_starved_and_models_take_turns(scheduler: LocalScheduler, engines: Engines) -> None:
+    old = User(scheduler, A)
+    await old.entered()
+    swap, late, other, late_too = (User(scheduler, model) for model in (B, A, C, B))
+    await settle()
+    assert late.lease is None, "it would keep the others waiting"
+    await old.leave()
+    assert await swap.entered() == await late_too.entered() == "b"
+    await swap.leave()
+    await settle()
+    assert late.lease is None
+    await late_too.leave()
+    assert await late.entered() == "a"
+    await late.leave()
+    assert await other.entered() == "c"
+    await other.leave()
+    assert engines.events[::2] == ["start a", "start b", "start a", "start c"]
+
+
+async def test_a_swap_that_nobody_waits_for_any_more_is_off(scheduler: LocalScheduler, engines: Engines) -> None:
+    old = User(scheduler, A)
+    await old.entered()
+    swap, late = User(scheduler, B), User(scheduler, A)
+    await settle()
+    await swap.cancel()
+    assert await late.entered() == "a"
+    await old.leave()
+    await late.leave()
+    await settle()
+    assert engines.events == ["start a"]
+
+
+async def test_a_swap_called_off_as_the_last_user_leaves(scheduler: LocalScheduler, engines: Engines) -> None:
+    old = User(scheduler, A)
+    await old.entered()
+    swap = User(scheduler, B)
+    await settle()
+    old._may_leave.set()
+    swap.task.cancel()
+    await asyncio.wait({old.task, swap.task})
+    async with scheduler.acquire(A):
+        await settle()
+        assert engines.last.state is State.READY, "unloaded under its user"
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (EngineError("no memory", "take a smaller model"), "no memory: take a smaller model"),
+        (ValueError("odd"), "loading a:latest failed: ValueError('odd'): this is a fault of vllama's: report it"),
+        (
+            asyncio.CancelledError(),
+            "loading a:latest failed: CancelledError(): this is a fault of vllama's: report it",
+        ),
+    ],
+)
+async def test_a_failure_reaches_all_that_wait_for_the_model_and_nobody_else(
+    scheduler: LocalScheduler, engines: Engines, failure: BaseException, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines.failures = [failure]
+    users, other = [User(scheduler, A) for _ in range(3)], User(scheduler, B)
+    assert {str(await user.failure()) for user in users} == {text}
+    assert all(isinstance(user.task.exception(), EngineError) for user in users)
+    assert await other.entered() == "b"
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+    await other.leave()
+    await once(scheduler, A)  # the next one tries again
+
+
+async def test_a_start_that_fails_leaves_nothing_loaded(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"start"}
+    user = User(scheduler, A)
+    await until(lambda: engines.made)
+    engines.last.failure = EngineError("no memory")
+    release(engines)
+    assert str(await user.failure()) == "no memory"
+    assert scheduler.loaded() == []
+    await once(scheduler, A)
+    assert engines.events == ["start a", "stop a", "start a"]
+
+
+@pytest.mark.parametrize("held", ["prepare", "start"])
+async def test_a_client_that_leaves_costs_the_others_nothing(
+    scheduler: LocalScheduler, engines: Engines, held: str
+) -> None:
+    engines.held = {held}
+    first, second = User(scheduler, A), User(scheduler, A)
+    await settle()
+    await first.cancel()
+    await settle()
+    release(engines)
+    assert await second.entered() == "a"
+    assert resident_users(scheduler) == 1
+    await second.leave()
+
+
+def release(engines: Engines) -> None:
+    engines.held = set()
+    engines.may_prepare.set()
+    for engine in engines.made:
+        engine.may_start.set()
+
+
+@pytest.mark.parametrize("held", ["prepare", "start"])
+async def test_a_load_goes_on_when_its_clients_gave_up(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
+    """Those with a time limit below a cold start would never be served if each began anew."""
+    engines.held = {held}
+    user = User(scheduler, A)
+    await settle()
+    await user.cancel()
+    await settle()
+    release(engines)
+    await once(scheduler, A)
+    assert engines.events == ["start a"]
+
+
+@pytest.mark.parametrize("held", ["prepare", "start"])
+async def test_a_load_for_nobody_gives_way(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
+    engines.held = {held}
+    user = User(scheduler, A)
+    await settle()
+    await user.cancel()
+    engines.held = set()
+    await once(scheduler, B)
+    assert engines.events == (["start a", "stop a"] if held == "start" else []) + ["start b"]
+
+
+async def test_a_load_that_gives_way_is_cleaned_up_first(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"start", "stop"}
+    user = User(scheduler, A)
+    await settle()
+    await user.cancel()
+    other, again = User(scheduler, B), User(scheduler, A)
+    await again.cancel()
+    await settle()
+    engines.held = set()
+    engines.last.may_stop.set()
+    assert await other.entered() == "b"
+    await other.leave()
+
+
+async def test_an_unload_ends_a_load_for_nobody(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"start"}
+    user = User(scheduler, A)
+    await settle()
+    await user.cancel()
+    scheduler.unload(A)
+    await until(lambda: engines.events == ["start a", "stop a"])
+    assert scheduler.loaded() == []
+
+
+async def test_an_unload_during_a_load_waits_for_the_users(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"start"}
+    user = User(scheduler, A)
+    await settle()
+    scheduler.unload(A)
+    await settle()
+    release(engines)
+    await user.entered()
+    await settle()
+    assert engines.events == ["start a"]
+    await user.leave()
+    await until(lambda: engines.events == ["start a", "stop a"])
+
+
+async def test_too_many_wait(make: Callable[..., LocalScheduler], engines: Engines) -> None:
+    scheduler = make(max_queue=2)
+    engines.held = {"start"}
+    waiting = [User(scheduler, A), User(scheduler, B)]
+    await settle()
+    error = await User(scheduler, A).failure()
+    assert isinstance(error, ApiError)
+    text = "server busy, please try again.  maximum pending requests exceeded"
+    assert (error.status, error.message) == (503, text)
+    await waiting[1].cancel()
+    third = User(scheduler, A)
+    await settle()
+    release(engines)
+    assert await waiting[0].entered() == await third.entered() == "a"
+    users = [User(scheduler, A) for _ in range(5)]  # nobody waits for what is loaded
+    for user in (*users, waiting[0], third):
+        assert await user.entered() == "a"
+        await user.leave()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_cancelled_at_every_await_point(scheduler: LocalScheduler, engines: Engines, turns: int) -> None:
+    """Also in the very turn of the grant, and of a failure."""
+    engines.failures = [EngineError("no")] if turns % 2 else []
+    user, other = User(scheduler, A), User(scheduler, A)
+    for _ in range(turns // 2):
+        await asyncio.sleep(0)
+    await_cancelled = user.task.cancel()
+    await asyncio.wait({user.task})
+    with contextlib.suppress(EngineError):
+        await other.entered()
+    assert await_cancelled is user.task.cancelled() or user.task.exception() is not None
+    assert resident_users(scheduler) == (0 if other.task.done() else 1)
+    if not other.task.done():
+        await other.leave()
+    await once(scheduler, A)
+    assert resident_users(scheduler) == 0
+
+
+@pytest.mark.parametrize("outcome", ["granted", "failed", "closed"])
+async def test_cancelled_in_the_turn_of_the_answer(
+    scheduler: LocalScheduler, engines: Engines, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waiter has its answer, and is cancelled before it wakes up."""
+    engines.held = {"start"}
+    engines.failures = [EngineError("no")] if outcome == "failed" else []
+    user = User(scheduler, A)
+    call_soon = asyncio.get_running_loop().call_soon
+
+    def first_cancel(function: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: (call_soon(user.task.cancel), function(*arguments))[1]
+
+    monkeypatch.setattr(scheduler_module._Resident, "enter", first_cancel(scheduler_module._Resident.enter))
+    monkeypatch.setattr(scheduler, "_refuse", first_cancel(scheduler._refuse))
+    await settle()
+    release(engines)
+    if outcome == "closed":
+        await scheduler.close()
+    await asyncio.wait({user.task}, timeout=5)
+    assert user.task.cancelled()
+    assert user.lease is None
+    assert resident_users(scheduler) == 0
+    assert scheduler.loaded() == ([Loaded(A, INF, 4096)] if outcome == "granted" else [])
+
+
+async def test_keep_alive_is_overwritten_only_by_requests_that_carry_one(
+    make: Callable[..., LocalScheduler], engines: Engines
+) -> None:
+    scheduler = make(keep_alive=300.0)
+
+    def remaining() -> float:
+        return scheduler.loaded()[0].remaining
+
+    await once(scheduler, A)
+    assert 299 < remaining() <= 300
+    await once(scheduler, A, 3600.0)
+    assert 3599 < remaining() <= 3600
+    await once(scheduler, A)
+    assert 3599 < remaining() <= 3600
+    await once(scheduler, A, INF)
+    assert remaining() == INF
+    await once(scheduler, A, 60.5)
+    assert 60 < remaining() <= 60.5
+    await once(scheduler, B)
+    await once(scheduler, A)
+    assert 299 < remaining() <= 300, "a new load begins with the default"
+
+
+async def test_keep_alives_of_those_who_waited(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"start"}
+    users = [User(scheduler, A, keep_alive) for keep_alive in (10.0, 20.0, None)]
+    await settle()
+    assert scheduler.loaded() == [Loaded(A, INF, 4096)], "listed while it loads"
+    release(engines)
+    for user in users:
+        await user.entered()
+        await user.leave()
+    assert 19 < scheduler.loaded()[0].remaining <= 20
+
+
+async def test_the_time_counts_from_the_last_leave(
+    make: Callable[..., LocalScheduler], engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler, loop = make(keep_alive=10.0), asyncio.get_running_loop()
+    real, skipped = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + skipped)
+    first, second = User(scheduler, A), User(scheduler, A)
+    await first.entered()
+    await second.entered()
+    skipped = 100.0
+    await settle()
+    assert scheduler.loaded()[0].remaining == 10, "it does not count while somebody uses it"
+    await first.leave()
+    assert scheduler.loaded()[0].remaining == 10
+    await second.leave()
+    skipped = 106.0
+    await settle()
+    assert 3 < scheduler.loaded()[0].remaining <= 4
+    await once(scheduler, A)
+    skipped = 112.0
+    await settle()
+    assert 3 < scheduler.loaded()[0].remaining <= 4
+    assert engines.events == ["start a"]
+    skipped = 116.5
+    await until(lambda: engines.events == ["start a", "stop a"])
+    assert scheduler.loaded() == []
+
+
+@pytest.mark.parametrize("keep_alive", [0.0, 0.02])
+async def test_unloaded_when_idle(make: Callable[..., LocalScheduler], engines: Engines, keep_alive: float) -> None:
+    scheduler = make(keep_alive=keep_alive)
+    user = User(scheduler, A)
+    await user.entered()
+    await settle()
+    assert engines.events == ["start a"]
+    await user.leave()
+    await until(lambda: engines.events == ["start a", "stop a"])
+    await until(lambda: scheduler._mover is not None and scheduler._mover.done())
+    await once(scheduler, A)
+    assert engines.events[2] == "start a"
+
+
+async def test_keep_alive_0_of_a_request(scheduler: LocalScheduler, engines: Engines) -> None:
+    await once(scheduler, A)
+    await once(scheduler, A, 0.0)
+    await until(lambda: engines.events == ["start a", "stop a"])
+
+
+async def test_an_unload(scheduler: LocalScheduler, engines: Engines) -> None:
+    scheduler.unload(A)  # of what is not loaded
+    user = User(scheduler, A)
+    await user.entered()
+    scheduler.unload(B)
+    scheduler.unload(A)
+    await settle()
+    assert (engines.events, scheduler.loaded()[0].remaining) == (["start a"], 0)
+    await user.leave()
+    await until(lambda: engines.events == ["start a", "stop a"])
+
+
+async def test_a_request_during_an_unload_waits_for_a_new_engine(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"stop"}
+    await once(scheduler, A)
+    scheduler.unload(A)
+    await until(lambda: engines.last.state is State.STOPPING)
+    assert scheduler.loaded() == []
+    user = User(scheduler, A)
+    await settle()
+    assert user.lease is None
+    engines.held = set()
+    engines.last.may_stop.set()
+    assert await user.entered() == "a"
+    assert engines.events == ["start a", "stop a", "start a"]
+    await user.leave()
+
+
+async def test_a_request_in_the_turn_in_which_time_runs_out(scheduler: LocalScheduler, engines: Engines) -> None:
+    await once(scheduler, A)
+    scheduler.unload(A)
+    async with scheduler.acquire(A, 60.0):
+        await settle()
+        assert engines.events == ["start a"], "unloaded under its user"
+
+
+async def test_an_engine_that_died_is_replaced(scheduler: LocalScheduler, engines: Engines) -> None:
+    user = User(scheduler, A)
+    await user.entered()
+    engines.last.die()
+    await settle()
+    assert scheduler.loaded() == []
+    assert engines.events == ["start a"], "its users are still reading"
+    await asyncio.wait_for(once(scheduler, A), 1)
+    assert engines.events == ["start a", "stop a", "start a"]
+    await user.leave()
+    await settle()
+    assert scheduler.loaded() == [Loaded(A, INF, 4096)]
+
+
+async def test_an_engine_that_died_unused_is_cleaned_up_at_once(scheduler: LocalScheduler, engines: Engines) -> None:
+    await once(scheduler, A)
+    engines.last.die()
+    await until(lambda: engines.events == ["start a", "stop a"])
+
+
+async def test_a_swap_does_not_wait_for_users_of_a_dead_engine(scheduler: LocalScheduler, engines: Engines) -> None:
+    user = User(scheduler, A)
+    await user.entered()
+    swap = User(scheduler, B)
+    await settle()
+    engines.last.die()
+    assert await asyncio.wait_for(swap.entered(), 1) == "b"
+    await user.leave()
+    await swap.leave()
+
+
+async def test_a_stop_that_fails_is_logged_and_the_next_model_loads(
+    scheduler: LocalScheduler, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    await once(scheduler, A)
+
+    async def fail() -> bool:
+        engines.events.append("stop a")
+        raise OSError("odd")
+
+    engines.last.may_stop.wait = fail  # type: ignore[method-assign]
+    await once(scheduler, B)
+    assert "a:latest: stopping its engine failed" in caplog.text
+
+
+def closing(error: BaseException) -> bool:
+    return isinstance(error, EngineError) and str(error) == "the server is stopping: send the request again"
+
+
+@pytest.mark.parametrize("held", ["prepare", "start"])
+async def test_close_while_loading(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
+    engines.held = {held}
+    users = [User(scheduler, A), User(scheduler, B)]
+    await settle()
+    await asyncio.wait_for(scheduler.close(), 1)
+    assert all([closing(await user.failure()) for user in users])
+    assert engines.events == (["start a", "stop a"] if held == "start" else [])
+
+
+async def test_close_with_users_and_those_who_wait_for_them(scheduler: LocalScheduler, engines: Engines) -> None:
+    user = User(scheduler, A, 0.01)
+    await user.entered()
+    swap = User(scheduler, B)
+    await settle()
+    await asyncio.wait_for(scheduler.close(), 1)
+    assert closing(await swap.failure())
+    assert engines.events == ["start a", "stop a"]
+    assert closing(await User(scheduler, A).failure())
+    await user.leave()
+    await settle()
+    assert scheduler.loaded() == []
+
+
+async def test_close_waits_for_a_stop_under_way(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.held = {"stop"}
+    await once(scheduler, A, 0.0)
+    await until(lambda: engines.last.state is State.STOPPING)
+    closing = [asyncio.create_task(scheduler.close()) for _ in range(2)]
+    await settle()
+    assert not any(task.done() for task in closing)
+    closing[0].cancel()
+    await settle()
+    engines.last.may_stop.set()
+    await asyncio.wait_for(closing[1], 1)
+    assert engines.events == ["start a", "stop a"]
+
+
+async def test_close_unused(scheduler: LocalScheduler) -> None:
+    await scheduler.close()
+    await scheduler.close()
+
+
+async def test_chaos(make: Callable[..., LocalScheduler], engines: Engines) -> None:
+    """Many come, leave and die in every order: each user's engine serves its model, and everything ends."""
+    chance = random.Random(7)
+    scheduler = make(keep_alive=0.0, max_queue=50)
+
+    async def wobble() -> None:
+        for _ in range(chance.randrange(6)):
+            await asyncio.sleep(0)
+
+    async def request() -> None:
+        model = chance.choice((A, B, C))
+        async with scheduler.acquire(model, chance.choice((None, 0.0, INF))) as lease:
+            assert lease.client == model.name.model  # type: ignore[comparison-overlap]
+            assert engines.last.name == model.name.model
+            assert engines.last.state in (State.READY, State.FAILED), "stopped under its user"
+            await wobble()
+            if chance.random() < 0.03:
+                engines.last.die()
+
+    tasks = []
+    for _ in range(600):
+        tasks.append(asyncio.create_task(request()))
+        await wobble()
+        if chance.random() < 0.3:
+            chance.choice(tasks).cancel()
+        if chance.random() < 0.1:
+            scheduler.unload(chance.choice((A, B, C)))
+    await asyncio.wait(tasks, timeout=20)
+    outcomes = [task.exception() for task in tasks if not task.cancelled()]
+    assert {type(outcome) for outcome in outcomes} <= {type(None)}
+    assert len(outcomes) > 300
+
+
+@pytest.mark.parametrize("keep_alive", [1e18, INF])
+def test_long_times_on_the_gateways_own_loop(keep_alive: float) -> None:
+    async def check() -> None:
+        engines = Engines()
+        scheduler = LocalScheduler(engines.prepare, keep_alive=keep_alive, max_queue=1)
+        await once(scheduler, A)
+        await settle()
+        assert scheduler.loaded()[0].remaining == keep_alive
+        await scheduler.close()
+        assert engines.events == ["start a", "stop a"]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(check())
