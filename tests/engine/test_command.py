@@ -9,6 +9,7 @@ from vllama.engine.command import (
     OWNED_FLAGS,
     Address,
     check_flags,
+    context_tokens,
     cpu_cache_gib,
     engine_environment,
     read_flags,
@@ -301,3 +302,20 @@ def test_a_cpu_engine_is_given_a_cache():
 @pytest.mark.parametrize(("available", "gib"), [(0, 1), (8, 1), (16, 2), (31, 3), (64, 8), (128, 16), (1024, 16)])
 def test_size_of_the_cache(available, gib):
     assert cpu_cache_gib(available * 2**30) == gib
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("8192", 8192),
+        ("8k", 8000),
+        ("8K", 8192),
+        ("1.5k", 1500),
+        ("1m", 10**6),
+        ("1M", 2**20),
+        ("auto", None),
+        ("-1", None),
+    ],
+)
+def test_context_tokens(text, tokens):
+    assert context_tokens(text) == tokens

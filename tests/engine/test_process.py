@@ -166,7 +166,7 @@ async def test_somebody_else_holds_the_output(log: EngineLog, tmp_path: Path) ->
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def start_twenty(fake_vllm: FakeVllm, log: EngineLog) -> None:

@@ -96,6 +96,14 @@ def user_arguments(settings: Settings) -> list[str]:
     return arguments + settings.vllm_args
 
 
+def context_tokens(text: str) -> int | None:
+    """The number in a `--max-model-len` such as 8192, 8k (8,000) or 8K (8,192); None for `auto` and -1."""
+    if text in ("auto", "-1"):
+        return None
+    factor = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20}.get(text[-1], 1)
+    return int(float(text.rstrip("kKmM")) * factor)
+
+
 def _names_any(arguments: Iterable[str], flags: tuple[str, ...]) -> bool:
     names = {_name(argument).replace("--no-", "--", 1) for argument in arguments}
     return any(name in flags or (name[:2] == "-O" and "-O" in flags) for name in names)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vllama.engine.command import Address, engine_environment, vllm_arguments
+from vllama.engine.command import Address, context_tokens, engine_environment, vllm_arguments
 from vllama.engine.engine import Engine, LaunchPlan
 from vllama.engine.install import Environment, Profile
 from vllama.engine.parsers import Parsers
@@ -53,7 +53,7 @@ class Loader:
     def _plan(self, model: Model, checkpoint: Checkpoint) -> LaunchPlan:
         address = self._address()
         arguments = vllm_arguments(
-            checkpoint.path, model.engine_name, address, self._settings,
+            checkpoint.path, model.engine_name, address, self._settings_for(checkpoint),
             self._parsers(checkpoint), self._environment.profile,
         )  # fmt: skip
         return LaunchPlan(
@@ -64,6 +64,13 @@ class Loader:
             log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model.name.short)}.log",
             stall_timeout=self._settings.load_timeout,
         )
+
+    def _settings_for(self, checkpoint: Checkpoint) -> Settings:
+        """The settings, with a context length above the model's own left to vLLM, as Ollama cuts `num_ctx` down."""
+        wanted = context_tokens(self._settings.max_model_len or "auto")
+        if wanted is None or wanted <= checkpoint.context_length or "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in os.environ:
+            return self._settings
+        return self._settings.model_copy(update={"max_model_len": None})
 
     def _spare(self) -> list[str]:
         """Whether the engine keeps off one core: on a CPU, unless the user places vLLM's threads."""
