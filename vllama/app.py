@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from vllama.errors import ApiError, VllamaError
@@ -42,6 +42,7 @@ def create_app(gateway: Gateway) -> Starlette:
             ApiError: _api_error,
             VllamaError: _vllama_error,
             ClientLeft: _client_left,
+            ClientDisconnect: _client_left,
             HTTPException: _http_error,
             Exception: _unexpected,
         },

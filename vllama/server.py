@@ -1,6 +1,7 @@
 """`vllama serve`: from settings to a listening gateway, and down again."""
 
 import contextlib
+import errno
 import ipaddress
 import logging
 import math
@@ -46,7 +47,7 @@ def run(settings: Settings) -> None:
             access_log=False,
             lifespan="on",
             server_header=False,
-            timeout_graceful_shutdown=math.ceil(settings.drain_timeout),
+            timeout_graceful_shutdown=None if settings.drain_timeout == math.inf else math.ceil(settings.drain_timeout),
         )
         _announce(listener, app)
         _Server(config).run(sockets=[listener])
@@ -68,29 +69,37 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int) -> socket.socket:
     """A socket that holds the port. Raises ConfigError where it cannot be had, saying why."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise ConfigError(f"{host!r} is no address of this machine ({error.strerror})", "correct --host") from None
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror})", _advice(error, port)) from None
-    listener.set_inheritable(False)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a name"
+        raise ConfigError(f"{host!r} is no address of this machine ({reason})", "correct --host") from None
+    # Of a name that has both, like localhost, the address that every client knows.
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    with contextlib.ExitStack() as failed:
+        try:
+            listener = failed.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError as error:
+            where = f"{_bracketed(host)}:{port}"
+            raise ConfigError(f"cannot listen on {where} ({error.strerror})", _advice(error, port)) from None
+        failed.pop_all()
     return listener
 
 
 def _advice(error: OSError, port: int) -> str:
     if port < 1024 and isinstance(error, PermissionError):
         return "choose a port above 1023 with --port"
+    if error.errno != errno.EADDRINUSE:
+        return "choose another address with --host"
     if port == 11434:
         return "another Ollama or vLLama may be running: stop it, or choose another port with --port"
-    return "choose another with --host or --port"
+    return "choose another port with --port"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _local_app(settings: Settings, stack: contextlib.ExitStack) -> Starlette:
@@ -129,9 +138,8 @@ def attached_app(settings: Settings) -> Starlette:
 def _announce(listener: socket.socket, app: Starlette) -> None:
     host, port = listener.getsockname()[:2]
     gateway: Gateway = app.state.gateway
-    shown = f"[{host}]" if ":" in host else host
     address = ipaddress.ip_address(host)
-    logger.info("listening on http://%s:%d", shown, port)
+    logger.info("listening on http://%s:%d", _bracketed(host), port)
     if gateway.attached is not None:
         logger.info("serving the models of %s", gateway.attached.url)
     else:

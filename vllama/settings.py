@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import Field, ValidationError, field_validator
@@ -142,6 +143,18 @@ class Settings(BaseSettings):
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) else value
+
+    @field_validator("engine_url", mode="after")
+    @classmethod
+    def _check_engine_url(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"unix:/.+", value):
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give http://host:port, https://host or unix:/path")
+        if parts.username or parts.password:
+            raise ValueError("credentials do not belong into the address: set VLLAMA_ENGINE_API_KEY")
+        return value
 
     @field_validator("home", "engine_python", mode="after")
     @classmethod

@@ -6,8 +6,8 @@ out: text that it prints first. print_every, prints: so many seconds between so 
 child: `group` or `session`, a process of its own that it starts in one, and whose pid it prints.
 ignore: it ignores SIGTERM; else it prints "terminated" and exits with 7.
 end: `exit N`, `raise TEXT`, `say TEXT` (exits with a text), `kill N` or `hang`, in place of listening.
-warm_up: what the first prompt does: `404` (but it embeds), `500`, `hang`, or `kill N`, after an error of its own. context: in tokens, 0: it does not
-say.
+warm_up: what the first prompt does: `404` (but it embeds), `500`, `hang`, or `kill N`, after an error of its own.
+context: in tokens, 0: it does not say.
 """
 
 import contextlib

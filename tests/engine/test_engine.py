@@ -117,7 +117,7 @@ async def test_a_failed_first_prompt_fails_the_start(make: Make, monkeypatch: py
 
 
 async def test_a_first_prompt_without_an_answer_fails_the_start(make: Make) -> None:
-    assert "did not answer its first prompt" in await failure_of(make(warm_up="hang", stall_timeout=0.5))
+    assert "did not answer its first prompt" in await failure_of(make(warm_up="hang", stall_timeout=1.5))
 
 
 async def test_a_silent_start_is_given_up(make: Make) -> None:

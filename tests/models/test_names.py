@@ -97,13 +97,6 @@ def test_key_ignores_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cloud"), [("x:cloud", True), ("x:20B-CLOUD", True), ("x", False), ("cloud", False), ("x:cloudy", False)]
-)
-def test_cloud(text: str, cloud: bool) -> None:
-    assert parse(text).is_cloud is cloud
-
-
-@pytest.mark.parametrize(
     ("text", "hub_id"),
     [
         ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B"),

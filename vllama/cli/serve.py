@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vllama.engine._host import Profile
+from vllama.engine.install import Profile
 
 _GATEWAY = "Gateway"
 _ENGINE = "Engine"
@@ -54,7 +54,7 @@ def serve(
     tool_call_parser: Annotated[str | None, _option("vLLM's tool-call parser, or none (by model).", _ENGINE)] = None,
     reasoning_parser: Annotated[str | None, _option("vLLM's reasoning parser, or none (by model).", _ENGINE)] = None,
 ) -> None:
-    """Serve models to Ollama, OpenAI and Anthropic clients. Everything after -- goes to vLLM as it is.
+    """Serve models to clients of Ollama and of OpenAI. Everything after -- goes to vLLM as it is.
 
     Without --model the demo models are served. The engine is installed on the first run.
     """

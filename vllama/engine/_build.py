@@ -50,7 +50,11 @@ def build(
     uv("venv", str(root), "--python", sys.executable, "--no-python-downloads", "--relocatable")
     report(InstallStep("resolving packages", None, f"vLLM {version} for {profile.value}"))
     install = ["pip", "install", "--python", str(python_of(root)), "-r", str(launcher / "pyproject.toml")]
-    install += ["--extra", profile.value, *(f"--find-links={link}" for link in links)]
+    install += ["--extra", profile.value]
+    # Not on the command line, which everyone on the machine can read: an index's address may hold a password.
+    environ = {name: value for name, value in environ.items() if name != "UV_FIND_LINKS"}
+    if links:
+        environ["UV_FIND_LINKS"] = ",".join(links)
     _install(uv, install, profile, list_wheels(links), root)
     report(InstallStep("reading vLLM's flags"))
     (root / FLAGS).write_bytes(read_flags(python_of(root), launcher, environ, log))

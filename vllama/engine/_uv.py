@@ -107,6 +107,7 @@ def run_uv(
     with bound_process(command, environ, subprocess.STDOUT) as process:
         assert process.stdout is not None
         for line in process.stdout:
+            line = _without_passwords(line)
             log.write(line)
             log.flush()
             lines.append(line)

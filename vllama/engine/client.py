@@ -1,7 +1,7 @@
 """The HTTP connection to one engine, over a Unix socket or TCP."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -94,7 +94,7 @@ def translate_errors() -> Iterator[None]:
         raise EngineError(f"the engine cannot be reached ({error or type(error).__name__})") from error
 
 
-async def server_sent_events(response: Response) -> AsyncIterator[list[bytes]]:
+async def server_sent_events(response: Response) -> AsyncGenerator[list[bytes], None]:
     """The data of a reply's Server-Sent Events; all that arrived in one read are given together.
 
     Comments (lines that start with a colon) are skipped, `[DONE]` is not: callers see where a stream was complete.

@@ -180,13 +180,18 @@ def _rebuild(home: Path, profile: Profile, find_links: Sequence[str], report: Re
             build(new, launcher_path(), profile, pinned_version(profile), find_links, log, report)
         if os.path.lexists(root):
             root.rename(old)
-        new.rename(root)
+        try:
+            new.rename(root)
+        except BaseException:
+            if os.path.lexists(old):
+                old.rename(root)
+            raise
     finally:
         _remove_leftovers(root.parent)
 
 
 def _remove_leftovers(engines: Path) -> None:
-    """Remove what interrupted installs have left. Whoever calls this holds the lock, so none is in use."""
+    """Remove what interrupted installs have left, and what a reinstall has replaced. The caller holds the lock."""
     for pattern in (".*.building-*", ".*.old-*"):
         for path in engines.glob(pattern):
             if path.is_dir() and not path.is_symlink():

@@ -83,6 +83,8 @@ class Loader:
             return Address(port=port)
         # A new name for each start: the socket of an engine that was killed stays behind.
         self._started += 1
+        if not self._folder.is_dir():
+            self._folder = _private_folder()  # what tidies up temporary folders took it for forgotten
         return Address(socket=self._folder / f"{self._started}.sock")
 
     def _parsers(self, checkpoint: Checkpoint) -> Parsers:

@@ -13,7 +13,6 @@ _OPEN = re.compile(r"\{#|\{\{|\{%")
 _IN_CODE = re.compile(
     r"""(?P<string>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?P<close>[%}]\})|(?P<name>\.?\s*[A-Za-z_]\w*)""", re.DOTALL
 )
-_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 def read_templates(folder: Path, tokenizer_config: dict[str, Any]) -> dict[str, str]:
@@ -35,10 +34,6 @@ def default_template(templates: dict[str, str]) -> str | None:
 def variables(template: str) -> frozenset[str]:
     """Names used in the template's statements and expressions: neither its prose, its strings nor attributes."""
     return frozenset(_variables(template[:LONGEST]))
-
-
-def without_comments(template: str) -> str:
-    return _COMMENT.sub("", template[:LONGEST])
 
 
 def _variables(template: str) -> Iterator[str]:

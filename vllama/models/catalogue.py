@@ -109,9 +109,9 @@ def _read_model(argument: str) -> Model:
 
 def _folder(source: str) -> Path | None:
     """The folder that a source names; None for a hub repository that is not on this machine yet."""
-    path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path's raises for an unknown user
-    if path.exists():
-        return path.absolute()
+    path = os.path.expanduser(source)  # noqa: PTH111 - Path's raises for an unknown user
+    if path and os.path.exists(path):  # noqa: PTH110 - and for a name that is too long
+        return Path(path).absolute()
     if hub.is_hub_id(source):
         return hub.cached_snapshot(source)
     raise ConfigError(

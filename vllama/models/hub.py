@@ -21,6 +21,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 _LONGEST_ID = 96
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LONGEST_LINE = 1_000_000
+STALL_S = 300.0
+"""Most seconds between two signs of progress: a download that shows none keeps other models from being loaded."""
 
 
 @dataclass(frozen=True)
@@ -191,15 +193,27 @@ async def _start_worker(repo: str, revision: str | None) -> asyncio.subprocess.P
 async def _follow(process: asyncio.subprocess.Process, report: Callable[[DownloadProgress], None]) -> dict[str, Any]:
     """Report progress until the line that ends it."""
     assert process.stdout is not None
-    async for line in process.stdout:
+    while line := await _next_line(process.stdout):
         try:
             message = json.loads(line)
         except ValueError:
             continue
+        if not isinstance(message, dict):
+            continue
         if "path" in message or "error" in message:
-            return dict(message)
-        report(DownloadProgress(message["phase"], message.get("completed", 0), message.get("total", 0)))
+            return message
+        if "phase" in message:
+            report(DownloadProgress(message["phase"], message.get("completed", 0), message.get("total", 0)))
     return {}
+
+
+async def _next_line(output: asyncio.StreamReader) -> bytes:
+    """The next line, or what stands for it when none has come for STALL_S."""
+    try:
+        async with asyncio.timeout(STALL_S):
+            return await output.readline()
+    except TimeoutError:
+        return json.dumps({"error": "interrupted", "detail": f"no byte came for {STALL_S:.0f} s"}).encode()
 
 
 async def _tail(process: asyncio.subprocess.Process) -> str:

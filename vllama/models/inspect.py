@@ -65,6 +65,14 @@ class Checkpoint:
 
 def inspect(path: Path) -> Checkpoint:
     """Read a checkpoint folder; raises ConfigError with what to do where it is none."""
+    try:
+        return _inspect(path)
+    except OSError as error:
+        where = error.filename or path
+        raise ConfigError(f"{where} cannot be read ({error.strerror})", "check its permissions and the disk") from None
+
+
+def _inspect(path: Path) -> Checkpoint:
     refuse_other_folders(path)
     config = require_config(path)
     weights = weight_files(path)

@@ -54,12 +54,6 @@ class ModelName:
         return self.qualified.lower()
 
     @property
-    def is_cloud(self) -> bool:
-        """Whether Ollama would send it to ollama.com (`x:cloud`, `x:20b-cloud`)."""
-        tag = self.tag.lower()
-        return tag == "cloud" or tag.endswith("-cloud")
-
-    @property
     def hub_id(self) -> str | None:
         """The Hugging Face repository the name reads as: `Qwen/Qwen3-4B`, `hf.co/Qwen/Qwen3-4B`."""
         named = self.namespace != NAMESPACE if self.host == HOST else self.host.lower() in HUB_HOSTS

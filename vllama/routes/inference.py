@@ -190,8 +190,11 @@ async def _streamed_lines(exchange: _Exchange) -> Lines:
     """The lines of a streamed reply. An error after the first line is a line of its own, and the last."""
     began = False
     try:
-        async with _engine_reply(exchange) as response:
-            async for lines in _translate_stream(exchange, response):
+        async with (
+            _engine_reply(exchange) as response,
+            contextlib.aclosing(_translate_stream(exchange, response)) as translated,
+        ):
+            async for lines in translated:
                 began = True
                 yield lines
     except ApiError as error:
@@ -201,26 +204,31 @@ async def _streamed_lines(exchange: _Exchange) -> Lines:
 
 
 async def _translate_stream(exchange: _Exchange, response: EngineResponse) -> Lines:
-    reply, first, chunk, complete = Reply(), 0, exchange.shape.chunk, False
-    async for events in server_sent_events(response):
-        first = first or time.monotonic_ns()
-        created_at = timestamp()
-        lines = []
-        for event in events:
-            if event == b"[DONE]":
-                complete = True
-                continue
-            completion = _decode(event)
-            if completion.error is not None:
-                raise ApiError(*failure_text(500, event))
-            if piece := reply.feed(completion):
-                lines.append(chunk(exchange.wanted, created_at, piece))
-        if lines:
-            yield lines
+    reply, first, complete = Reply(), 0, False
+    async with contextlib.aclosing(server_sent_events(response)) as batches:
+        async for events in batches:
+            first = first or time.monotonic_ns()
+            complete = complete or b"[DONE]" in events
+            if lines := _translate_events(exchange, reply, events):
+                yield lines
     if not complete and reply.finish_reason is None:
         raise ApiError(500, f"{DIED}: its reply broke off")
     rest = reply.close() or Piece()
     yield [_encode(_final(exchange, reply, rest, first=first or time.monotonic_ns()))]
+
+
+def _translate_events(exchange: _Exchange, reply: Reply, events: list[bytes]) -> list[bytes]:
+    """The lines for events that came together. Raises ApiError for an event that is an error."""
+    created_at, chunk, lines = timestamp(), exchange.shape.chunk, []
+    for event in events:
+        if event == b"[DONE]":
+            continue
+        completion = _decode(event)
+        if completion.error is not None:
+            raise ApiError(*failure_text(500, event))
+        if piece := reply.feed(completion):
+            lines.append(chunk(exchange.wanted, created_at, piece))
+    return lines
 
 
 def _final(exchange: _Exchange, reply: Reply, piece: Piece, *, first: int) -> dict[str, Any]:

@@ -129,8 +129,9 @@ async def _relay_events(
     async with stack:
         yield b""
         try:
-            async for events in server_sent_events(upstream):
-                yield b"".join(b"data: " + _rename(event, name) + b"\n\n" for event in events)
+            async with contextlib.aclosing(server_sent_events(upstream)) as batches:
+                async for events in batches:
+                    yield b"".join(b"data: " + _rename(event, name) + b"\n\n" for event in events)
         except EngineError as error:
             yield b"data: " + _encode(_failure(500, f"{DIED}: {error.message}")) + b"\n\n"
 

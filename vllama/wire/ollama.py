@@ -83,17 +83,6 @@ class ChatRequest(Inference):
     tools: list[Tool] | None = None
 
 
-class Metrics(Struct, omit_defaults=True):
-    """Integers; durations in nanoseconds. `prompt_eval_count` includes cached prompt tokens."""
-
-    total_duration: int = 0
-    load_duration: int = 0
-    prompt_eval_count: int = 0
-    prompt_eval_duration: int = 0
-    eval_count: int = 0
-    eval_duration: int = 0
-
-
 class ReplyMessage(Struct):
     role: str
     content: str

@@ -65,8 +65,6 @@ class Completion(Struct):
 class ModelCard(Struct):
     id: str
     max_model_len: int | None = None
-    root: str | None = None
-    owned_by: str | None = None
 
 
 class ModelList(Struct):

@@ -1,0 +1,207 @@
+"""`vllama serve`'s own part: holding the port, telling of it, and ending."""
+
+import errno
+import json
+import logging
+import math
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from tests.served import environment, port_is_free, wait_until
+from vllama import server
+from vllama.engine.install import Environment, Profile
+from vllama.errors import ConfigError
+from vllama.gateway import Gateway
+from vllama.models.catalogue import Catalogue, Model
+from vllama.scheduler import LocalScheduler
+from vllama.server import _advice, _announce, attached_app, bind, local_app
+from vllama.settings import Settings
+
+HAS_IPV6 = (
+    socket.has_ipv6 and Path("/proc/net/if_inet6").exists() and "00000001" in Path("/proc/net/if_inet6").read_text()
+)
+ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        pytest.param("::1", "::1", marks=ipv6),
+        pytest.param("::", "::", marks=ipv6),
+    ],
+)
+def test_bind(host: str, address: str) -> None:
+    with bind(host, 0) as listener:
+        assert listener.getsockname()[0] == address
+        with socket.create_connection(("127.0.0.1" if "." in address else "::1", listener.getsockname()[1]), 5):
+            pass
+        assert not listener.get_inheritable()
+
+
+def test_localhost_is_the_address_that_every_client_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    with bind("localhost", 0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=ipv6)])
+def test_a_port_in_use(host: str) -> None:
+    with bind(host, 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError) as error:
+            bind(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    expected = f"cannot listen on {shown}:{port} (Address already in use): choose another port with --port"
+    assert str(error.value) == expected
+    bind(host, port).close()
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        (
+            "192.0.2.1",
+            "cannot listen on 192.0.2.1:0 (Cannot assign requested address): choose another address with --host",
+        ),
+        ("a..b", "'a..b' is no address of this machine (not a name): correct --host"),
+        ("x" * 70, f"'{'x' * 70}' is no address of this machine (not a name): correct --host"),
+        ("", "'' is no address of this machine (Name or service not known): correct --host"),
+    ],
+)
+def test_a_bad_address(host: str, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        bind(host, 0)
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "port", "advice"),
+    [
+        (PermissionError(errno.EACCES, ""), 80, "choose a port above 1023 with --port"),
+        (OSError(errno.EADDRINUSE, ""), 11434, "another Ollama or vLLama may be running: stop it, or choose another"),
+        (OSError(errno.EADDRNOTAVAIL, ""), 11434, "choose another address with --host"),
+    ],
+)
+def test_advice(error: OSError, port: int, advice: str) -> None:
+    assert _advice(error, port).startswith(advice)
+
+
+def announced(caplog: pytest.LogCaptureFixture, host: str, app: Starlette) -> list[str]:
+    caplog.set_level(logging.INFO, "vllama")
+    with bind(host, 0) as listener:
+        port = listener.getsockname()[1]
+        _announce(listener, app)
+    return [record.message.replace(str(port), "PORT") for record in caplog.records]
+
+
+def test_announce(caplog: pytest.LogCaptureFixture, models: dict[str, Model]) -> None:
+    app = Starlette()
+    app.state.gateway = Gateway(Catalogue(models.values()), None)  # type: ignore[arg-type]
+    expected = ["listening on http://127.0.0.1:PORT", "models: demo:latest, demo-embed:latest, plain:latest"]
+    assert announced(caplog, "127.0.0.1", app) == expected
+
+
+@ipv6
+def test_announce_to_everybody(caplog: pytest.LogCaptureFixture) -> None:
+    app = attached_app(Settings(engine_url="http://127.0.0.1:1"))
+    assert announced(caplog, "::", app) == [
+        "listening on http://[::]:PORT",
+        "serving the models of http://127.0.0.1:1",
+        "anyone who reaches this address can use it: there is no authentication",
+    ]
+
+
+def test_flags_are_checked_before_anything_starts(
+    tmp_path: Path, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags, run = tmp_path / "flags.json", Path(tempfile.mkdtemp(prefix="run-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
+    flags.write_text(json.dumps({"flags": [{"names": ["--seed"], "nargs": None, "type": "int", "choices": None}]}))
+    environment = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CPU, flags)
+    with ExitStack() as stack:
+        with pytest.raises(ConfigError, match="vLLM has no flag --speed"):
+            local_app(Settings(home=tmp_path, vllm_args=["--speed"]), Catalogue([]), environment, stack)
+        assert not list(run.iterdir())
+        settings = Settings(home=tmp_path, vllm_args=["--seed", "1"])
+        local_app(settings, Catalogue(models.values()), environment, stack)
+        assert list(run.iterdir()), "where sockets will lie"
+    run.rmdir()  # and nothing is left in it
+
+
+def test_preload_is_the_first_model(tmp_path: Path, models: dict[str, Model]) -> None:
+    flags = tmp_path / "flags.json"
+    flags.write_text('{"flags": []}')
+    environment = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CPU, flags)
+    with ExitStack() as stack:
+        for preload in (True, False):
+            settings = Settings(home=tmp_path, preload=preload)
+            gateway: Gateway = local_app(settings, Catalogue(models.values()), environment, stack).state.gateway
+            assert gateway.preload == (models["demo"] if preload else None)
+            assert isinstance(gateway.scheduler, LocalScheduler)
+
+
+SERVE = (
+    "import sys; from vllama.settings import load; from vllama.server import run; run(load(host=sys.argv[1], port=0))"
+)
+
+
+@contextmanager
+def running(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", SERVE, "127.0.0.1"]
+    variables = environment(VLLAMA_ENGINE_URL="http://127.0.0.1:1", VLLAMA_HOME=str(tmp_path), **variables)
+    with log.open("wb") as output, subprocess.Popen(command, env=variables, stderr=output, cwd=tmp_path) as process:
+        try:
+            wait_until(lambda: "serving the models" in log.read_text() or process.poll() is not None, 20, "it listens")
+            yield process, log.read_text().partition("listening on ")[2].partition("\n")[0]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "variables"),
+    [(signal.SIGTERM, {}), (signal.SIGINT, {"VLLAMA_DRAIN_TIMEOUT": "-1"})],
+    ids=["SIGTERM", "SIGINT, without a limit to drain"],
+)
+def test_run_until_a_signal(tmp_path: Path, number: int, variables: dict[str, str]) -> None:
+    with running(tmp_path, **variables) as (process, url):
+        assert httpx.get(url, timeout=5, trust_env=False).text == "Ollama is running"
+        process.send_signal(number)
+        assert process.wait(10) == 0, "ends with our status, not with the signal's"
+        assert port_is_free(url)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_failure_gives_the_port_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[socket.socket] = []
+
+    def fail(*_: object) -> Starlette:
+        raise ConfigError("no")
+
+    def keep(host: str, port: int) -> socket.socket:
+        held.append(bind(host, port))
+        return held[-1]
+
+    monkeypatch.setattr(server, "bind", keep)
+    monkeypatch.setattr(server, "_local_app", fail)
+    monkeypatch.setattr(server, "_configure_logging", lambda _level: None)
+    with pytest.raises(ConfigError):
+        server.run(Settings(port=0, keep_alive=math.inf))
+    assert held[0].fileno() == -1
