@@ -632,6 +632,27 @@ async def test_close_while_loading(scheduler: LocalScheduler, engines: Engines, 
     assert engines.events == (["start a", "stop a"] if held == "start" else [])
 
 
+@pytest.mark.parametrize("held", ["prepare", "start"])
+async def test_drain_gives_up_a_load(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
+    engines.held = {held}
+    users = [User(scheduler, A), User(scheduler, B)]
+    await settle()
+    scheduler.drain()
+    assert all([closing(await user.failure()) for user in users])
+    await settle()
+    assert engines.events == (["start a", "stop a"] if held == "start" else [])
+
+
+async def test_drain_lets_users_go_on(scheduler: LocalScheduler, engines: Engines) -> None:
+    user = User(scheduler, A)
+    await user.entered()
+    scheduler.drain()
+    assert closing(await User(scheduler, A).failure())
+    await settle()
+    assert engines.events == ["start a"]
+    await user.leave()
+
+
 async def test_close_with_users_and_those_who_wait_for_them(scheduler: LocalScheduler, engines: Engines) -> None:
     user = User(scheduler, A, 0.01)
     await user.entered()

@@ -61,7 +61,13 @@ class Scheduler(Protocol):
 
     def loaded(self) -> list[Loaded]: ...
 
-    async def close(self) -> None: ...
+    def drain(self) -> None:
+        """Refuse all that wait or come, and give up what is being loaded. Requests that run go on."""
+        ...
+
+    async def close(self) -> None:
+        """Drain and unload, whoever uses the engine."""
+        ...
 
 
 @dataclass(eq=False)
@@ -126,11 +132,12 @@ class LocalScheduler:
         self._waiters: list[_Waiter] = []
         self._mover: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()  # what the mover waits for
+        self._draining = False
         self._closed = False
 
     @contextlib.asynccontextmanager
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:
-        if self._closed:
+        if self._draining:
             raise _closing()
         resident = self._resident
         # A ready engine is passed by while others wait for another model: they would never get their turn.
@@ -155,12 +162,15 @@ class LocalScheduler:
             return []
         return [Loaded(resident.model, resident.remaining, resident.engine.context_length)]
 
-    async def close(self) -> None:
-        """Unload, whoever uses the engine, and refuse all that wait or come."""
-        self._closed = True
+    def drain(self) -> None:
+        self._draining = True
         waiters, self._waiters = self._waiters, []
         self._refuse(waiters, _closing())
         self._changed.set()
+
+    async def close(self) -> None:
+        self._closed = True
+        self.drain()
         if self._mover is not None:
             await asyncio.wait({self._mover})
 
@@ -230,7 +240,7 @@ class LocalScheduler:
         """Also when all clients gave up, as most try again: until another model is asked for, or this one unloaded."""
         if self._waiters:
             return any(waiter.model.name.key == model.name.key for waiter in self._waiters)
-        return not self._closed and (self._resident is None or self._resident.keep_alive > 0)
+        return not self._draining and (self._resident is None or self._resident.keep_alive > 0)
 
     async def _start(self, model: Model) -> None:
         """Make the model resident. A failure is told to those who wait for it."""
@@ -307,6 +317,9 @@ class AttachedScheduler:
 
     def loaded(self) -> list[Loaded]:
         return [Loaded(model, math.inf, model.context_length) for model in self._catalogue]
+
+    def drain(self) -> None:
+        pass
 
     async def close(self) -> None:
         await self._client.close()

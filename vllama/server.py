@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,7 +25,7 @@ from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, read_catalogue
 from vllama.scheduler import AttachedScheduler, LocalScheduler
-from vllama.settings import Settings
+from vllama.settings import Settings, unknown_variables
 
 logger = logging.getLogger("vllama")
 
@@ -35,6 +36,8 @@ def run(settings: Settings) -> None:
     What can be wrong is found out before anything starts: raises ConfigError or InstallError.
     """
     _configure_logging(settings.log_level)
+    for variable, meant in unknown_variables(os.environ):
+        logger.warning("nothing reads %s%s", variable, f": did you mean {meant}?" if meant else "")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(bind(settings.host, settings.port))
         app = attached_app(settings) if settings.engine_url else _local_app(settings, stack)
@@ -44,17 +47,36 @@ def run(settings: Settings) -> None:
             http="httptools",
             ws="none",
             log_config=None,
-            access_log=False,
+            access_log=settings.log_level == "debug",
             lifespan="on",
             server_header=False,
             timeout_graceful_shutdown=None if settings.drain_timeout == math.inf else math.ceil(settings.drain_timeout),
         )
         _announce(listener, app)
-        _Server(config).run(sockets=[listener])
+        _Server(config, app.state.gateway, settings.drain_timeout).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which ends with our exit status and not with the signal that stopped it."""
+    """uvicorn's, which says how it stops and ends with our exit status, not with the signal that stopped it."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_timeout: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_timeout = drain_timeout
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            # The engine's guard sees our end and kills what is left.
+            print("vllama: stopped at once", file=sys.stderr)
+            os._exit(130)
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What waits for a load would not be answered in time.
+        self._gateway.scheduler.drain()
+        if running := len(self.server_state.tasks):
+            logger.info("stopping: %d running requests have %g s (Ctrl-C: stop now)", running, self._drain_timeout)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -155,5 +177,8 @@ def _configure_logging(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("vllama").setLevel(level.upper())
-    # Tracebacks of unexpected errors come from uvicorn's logger.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").setLevel(level.upper())
+    # Tracebacks of unexpected errors come from uvicorn's logger; that the time to drain is over is no error.
+    errors = logging.getLogger("uvicorn.error")
+    errors.setLevel(logging.WARNING)
+    errors.addFilter(lambda record: not record.getMessage().startswith("Cancel "))

@@ -6,8 +6,10 @@ Order of precedence: command-line flags, `VLLAMA_*` variables, `OLLAMA_*` variab
 import math
 import os
 import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -81,7 +83,6 @@ class Settings(BaseSettings):
     )
     max_model_len: str | None = Field(
         None,
-        pattern=r"^(auto|-1|[1-9]\d*|\d+(\.\d+)?[kKmM])$",
         description="Context length in tokens, like 8192, 8k or auto. Alias: OLLAMA_CONTEXT_LENGTH.",
     )
     max_num_seqs: int | None = Field(None, ge=1, description="Most sequences the engine runs at once.")
@@ -113,8 +114,8 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         512, ge=1, description="Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE."
     )
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Alias: OLLAMA_DEBUG=1 means debug."
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug also logs each request. Alias: OLLAMA_DEBUG=1 means debug."
     )
 
     @field_validator("model", "find_links", "vllm_args", mode="before")
@@ -141,8 +142,11 @@ class Settings(BaseSettings):
 
     @field_validator("max_model_len", mode="before")
     @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) else value
+    def _read_length(cls, value: Any) -> Any:
+        text = str(value)
+        if value is not None and not re.fullmatch(r"auto|-1|[1-9]\d*|\d+(\.\d+)?[kKmM]", text):
+            raise ValueError("give a number of tokens like 8192, 8k or 8K, or auto")
+        return text
 
     @field_validator("engine_url", mode="after")
     @classmethod
@@ -201,6 +205,13 @@ class OllamaSource(PydanticBaseSettingsSource):
         return values
 
 
+def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, str | None]]:
+    """`VLLAMA_*` variables that nothing reads, each with the setting that may have been meant."""
+    known = {f"VLLAMA_{name.upper()}" for name in Settings.model_fields} | {"VLLAMA_CONFIG"}
+    unknown = sorted(name for name in environ if name.startswith("VLLAMA_") and name not in known)
+    return [(name, next(iter(get_close_matches(name, known, n=1)), None)) for name in unknown]
+
+
 def parse_ollama_host(text: str) -> tuple[str, int]:
     """Ollama's `[scheme://]host[:port][/path]`; `:1234` listens on all interfaces, a bad port is the default one."""
     scheme, _, rest = text.rpartition("://")
@@ -244,8 +255,6 @@ def _explain(error: ValidationError, file: Path | None) -> tuple[str, str]:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        from difflib import get_close_matches
-
         near = get_close_matches(name, Settings.model_fields, n=1)
         return f"unknown setting {name!r} in {file}", f"did you mean {near[0]!r}?" if near else "remove it"
     shown = "" if name == "engine_api_key" else f" {problem['input']!r}"

@@ -140,7 +140,7 @@ def test_values_of_any_kind(value):
         ("--gpu-memory-utilization lots", "vLLM's flag --gpu-memory-utilization cannot be 'lots': give a number"),
         ("--dtype float15", "vLLM's flag --dtype cannot be 'float15': choose from auto, bfloat16, half"),
         ("--dtype=", "vLLM's flag --dtype cannot be '': choose from auto, bfloat16, half"),
-        ("--model x", "vLLM's flag --model cannot be used under vllama: use --model"),
+        ("--model x", "vLLM's flag --model cannot be used under vllama: use vllama's own --model"),
         ("--port=1", "vLLM's flag --port cannot be used under vllama: use --port (the gateway's) or --vllm-port"),
         ("--served_model_name x", "vLLM's flag --served-model-name cannot be used under vllama: "),
         ("--served x", "vLLM's flag --served-model-name cannot be used under vllama: "),

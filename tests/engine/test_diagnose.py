@@ -12,7 +12,7 @@ CAUSES = {
     "context_too_long": "User-specified max_model_len (1000000) is greater than the derived max_model_len "
     "(max_position_embeddings=4096.0 or model_max_length=None in model's config.json). To allow overriding",
     "corrupt_header": "Unterminated string starting at: line 1 column 2973 (char 2972)",
-    "indivisible_heads": "Total number of attention heads (4) must be divisible by tensor parallel size (3).",
+    "indivisible_heads": "Total number of attention heads (4) must be divisible by tensor parallel size (3)",
     "invalid_choice": "argument --dtype: invalid choice: 'float15' (choose from 'auto', 'bfloat16',",
     "no_weights": "Cannot find any model weights with `/models/missing`",
     "unknown_architecture": "Model architectures ['FooForCausalLM'] are not supported for now. Supported",
@@ -21,7 +21,7 @@ CAUSES = {
     "recognize this architecture. This could be because",
     "unknown_parser": "invalid tool call parser: nosuch (chose from { apertus,",
     "wrong_quantization": "Cannot find the config file for awq",
-    "wrong_shapes": "start (0) + length (320) exceeds dimension size (256).",
+    "wrong_shapes": "start (0) + length (320) exceeds dimension size (256)",
     "wrong_type": "hf_overrides.dict[str,any]: Input should be a valid dictionary",
 }
 
@@ -44,10 +44,10 @@ def test_every_log_is_tested():
     [
         pytest.param(
             ["ValueError: No available memory for the cache blocks."],
-            "No available memory for the cache blocks.",
+            "No available memory for the cache blocks",
             id="plain",
         ),
-        pytest.param(["torch.OutOfMemoryError: CUDA out of memory."], "CUDA out of memory.", id="module"),
+        pytest.param(["torch.OutOfMemoryError: CUDA out of memory."], "CUDA out of memory", id="module"),
         pytest.param(
             ["(EngineCore_0 pid=7) ERROR 01-02 03:04:05 [core.py:1] ValueError: so bad"], "so bad", id="process"
         ),
@@ -79,7 +79,7 @@ def test_every_log_is_tested():
         ),
         pytest.param(
             ["ImportError: This modeling file requires the following packages: einops."],
-            "This modeling file requires the following packages: einops.",
+            "This modeling file requires the following packages: einops",
             id="a model's own packages",
         ),
     ],

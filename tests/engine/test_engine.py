@@ -93,7 +93,7 @@ async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> No
         ({"end": "raise CUDA out of memory, sir"}, "CUDA out of memory, sir"),
         ({"end": "exit 3", "out": "Bad luck"}, 'it exited with status 3, its last words: "Bad luck"'),
         ({"end": "kill 9", "out": "Reading"}, 'it was killed by SIGKILL, its last words: "Reading"'),
-        ({"warm_up": "kill 4"}, "the kernel is missing here"),
+        ({"warm_up": "kill 4"}, 'it was killed by SIGILL, its last words: "RuntimeError: the kernel is missing here"'),
     ],
 )
 async def test_an_early_end_tells_its_cause(make: Make, plan: dict[str, str], cause: str) -> None:

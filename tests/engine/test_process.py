@@ -202,7 +202,7 @@ async def test_cancelled_at_any_moment_of_the_launch(fake_vllm: FakeVllm, log: E
     """At every await point: after each number of turns of the loop."""
     before, turns, launched = descriptors(), 0, False
     while not launched:
-        task = asyncio.create_task(EngineProcess.launch(shell("sleep 1000"), {"PATH": os.environ["PATH"]}, log))
+        task = asyncio.create_task(EngineProcess.launch(shell("exec sleep 1000"), {"PATH": os.environ["PATH"]}, log))
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()

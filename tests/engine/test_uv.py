@@ -69,7 +69,7 @@ def test_run_copies_output_to_log(tmp_path, monkeypatch):
     fake_uv(tmp_path, monkeypatch, 'echo "$@"; echo two >&2; pwd; echo $MARK')
     log, lines = io.StringIO(), []
     run_uv(["a", "https://me:secret@example.org/"], environ={"MARK": "mark"}, log=log, on_line=lines.append)
-    assert lines == ["a https://me:secret@example.org/ --color never\n", "two\n", "/\n", "mark\n"]
+    assert lines == ["a https://***@example.org/ --color never\n", "two\n", "/\n", "mark\n"]
     assert log.getvalue().startswith(f"$ {tmp_path}/uv a https://***@example.org/ --color never\n")
     assert log.getvalue().endswith("two\n/\nmark\n")
 

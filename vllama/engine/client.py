@@ -90,6 +90,8 @@ def translate_errors() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise EngineError("the engine did not answer in time") from error
+    except aiohttp.ClientPayloadError as error:
+        raise EngineError("the engine's reply broke off") from error
     except (aiohttp.ClientError, OSError) as error:
         raise EngineError(f"the engine cannot be reached ({error or type(error).__name__})") from error
 

@@ -16,8 +16,8 @@ from vllama.errors import ConfigError
 from vllama.settings import Settings
 
 OWNED_FLAGS = {
-    "--model": "--model",
-    "--served-model-name": "--model NAME=SOURCE",
+    "--model": "vllama's own --model, before the --",
+    "--served-model-name": "vllama's --model NAME=SOURCE",
     "--host": "--host (the gateway's) or --vllm-port",
     "--port": "--port (the gateway's) or --vllm-port",
     "--uds": "--vllm-port",

@@ -29,7 +29,10 @@ def explain(lines: Iterable[str], status: int | None) -> str:
     # What is only warned of has been dealt with.
     texts = [text for level, text in records if level not in ("WARNING", "INFO", "DEBUG")]
     refused = (text.removeprefix("vllm serve: error: ") for text in texts if text.startswith("vllm serve: error: "))
-    if cause := next(refused, None) or next(_causes(texts), None):
+    cause = next(refused, None) or next(_causes(texts), None)
+    # A process that was killed did not end by what it logged before.
+    if cause and not _signal_name(status):
+        cause = cause.rstrip(".")
         return cause if len(cause) <= _LONGEST else cause[:_LONGEST] + " …"
     last = f', its last words: "{records[-1][1]}"' if records else ""
     return f"it {_describe_status(status)}{last}"
@@ -71,11 +74,15 @@ def _validation_cause(following: Sequence[str]) -> str:
 def _describe_status(status: int | None) -> str:
     if status is None:
         return "was stopped"
-    # The launcher's guard reports a signal as a shell does.
-    number = -status if status < 0 else status - 128
-    if number > 0:
-        try:
-            return f"was killed by {signal.Signals(number).name}"
-        except ValueError:
-            pass
-    return f"exited with status {status}"
+    name = _signal_name(status)
+    return f"was killed by {name}" if name else f"exited with status {status}"
+
+
+def _signal_name(status: int | None) -> str | None:
+    """The signal that ended a process, also as the launcher's guard tells it: like a shell, by 128 and its number."""
+    if status is None or 0 <= status <= 128:
+        return None
+    try:
+        return signal.Signals(-status if status < 0 else status - 128).name
+    except ValueError:
+        return None

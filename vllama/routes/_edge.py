@@ -27,7 +27,10 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bodies that are no JSON, or are nested too deeply."""
 
 
-DIED = "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
+DIED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check ollama server logs for details"
+)
 
 
 def get(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
@@ -53,7 +56,7 @@ async def read_body(request: Request, type_: type[T]) -> T:
         raise ApiError(400, "missing request body")
     try:
         if not _CAPITAL_KEY.search(body):
-            with contextlib.suppress(msgspec.DecodeError):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                 return msgspec.json.decode(body, type=type_ | None) or type_()
         return msgspec.convert(_tidy(_first_value(body), type_), type_ | None) or type_()
     except msgspec.ValidationError as error:
@@ -63,9 +66,12 @@ async def read_body(request: Request, type_: type[T]) -> T:
 
 
 def _first_value(body: bytes) -> Any:
-    text = body.decode().lstrip()
-    _, end = json.JSONDecoder().raw_decode(text)
-    return msgspec.json.decode(text[:end])  # which is stricter: no NaN, no halves of characters
+    """Bytes that are no UTF-8, and halves of characters that a client cut in two, become U+FFFD."""
+    text = body.decode("utf-8", "replace").lstrip()
+    value, end = json.JSONDecoder().raw_decode(text)
+    written = json.dumps(value, ensure_ascii=False)
+    whole = written.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return msgspec.json.decode(text[:end] if whole == written else whole)  # which is stricter: no NaN
 
 
 def _tidy(value: Any, type_: Any) -> Any:

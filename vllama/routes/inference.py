@@ -62,6 +62,7 @@ async def generate(request: Request) -> Response:
     if body.raw and body.system:
         raise ApiError(400, "raw mode does not support template, system, or context")
     _check_capabilities(body, model, "generate")
+    _check_images(model, body.images)
     if not body.raw:
         _note_template(request, model)
 
@@ -84,6 +85,7 @@ async def chat(request: Request) -> Response:
     if not body.messages and keep_alive == 0:
         return _unload(request, body.wanted, model, _CHAT)
     _check_capabilities(body, model, "chat")
+    _check_images(model, *(message.images for message in body.messages or ()))
     if body.tools and model.lacks("tools"):
         raise ApiError(400, f"{model.name.qualified} does not support tools")
     _note_template(request, model)
@@ -117,6 +119,12 @@ def _note_template(request: Request, model: Model) -> None:
             f"template {model.name.key}",
             f"{model.name.short} has no chat template: its chats are the messages' contents one after another",
         )
+
+
+def _check_images(model: Model, *images: list[str] | None) -> None:
+    """`images` may also carry sound, for models that hear."""
+    if any(images) and model.lacks("vision") and model.lacks("audio"):
+        raise ApiError(400, f"{model.name.qualified} does not support vision")
 
 
 def _thinks(model: Model) -> bool:
