@@ -190,8 +190,13 @@ async def test_the_openai_client(demo: Served) -> None:
         assert [model.id async for model in client.models.list()] == ["demo:latest"]
 
 
-async def test_the_ollama_client(demo: Served) -> None:
-    client = ollama.AsyncClient(host=demo.url)
+@pytest.fixture
+async def client(demo: Served) -> AsyncIterator[ollama.AsyncClient]:
+    async with ollama.AsyncClient(host=demo.url) as connected:
+        yield connected
+
+
+async def test_the_ollama_client(client: ollama.AsyncClient) -> None:
     messages = [{"role": "user", "content": "Hello!"}]
     whole = await client.chat(model="demo", messages=messages, options=GREEDY)
     assert whole.message.content == by_name("hello").answer
@@ -211,7 +216,7 @@ async def test_the_ollama_client(demo: Served) -> None:
     assert running.context_length == 4096
 
 
-async def test_tools_with_the_ollama_client(demo: Served) -> None:
+async def test_tools_with_the_ollama_client(client: ollama.AsyncClient) -> None:
     """The client makes the tool's declaration of a function itself, and its objects are sent back as they came."""
 
     def get_weather(city: str) -> str:
@@ -222,7 +227,6 @@ async def test_tools_with_the_ollama_client(demo: Served) -> None:
         """
         return json.dumps({"temperature": 18, "condition": "sunny"})
 
-    client = ollama.AsyncClient(host=demo.url)
     messages: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
     reply = await client.chat(model="demo", messages=messages, tools=[get_weather], options=GREEDY)
     assert reply.message.tool_calls is not None
