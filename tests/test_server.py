@@ -157,9 +157,7 @@ def test_preload_is_the_first_model(tmp_path: Path, models: dict[str, Model]) ->
             assert isinstance(gateway.scheduler, LocalScheduler)
 
 
-SERVE = (
-    "import sys; from vllama.settings import load; from vllama.server import run; run(load(host=sys.argv[1], port=0))"
-)
+SERVE = "import sys; from vllama import server, settings; server.run(settings.load(host=sys.argv[1], port=0), None)"
 
 
 @contextmanager
@@ -192,7 +190,7 @@ def test_run_until_a_signal(tmp_path: Path, number: int, variables: dict[str, st
 def test_a_failure_gives_the_port_back(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[socket.socket] = []
 
-    def fail(*_: object) -> Starlette:
+    def fail(_settings: Settings) -> Environment:
         raise ConfigError("no")
 
     def keep(host: str, port: int) -> socket.socket:
@@ -200,8 +198,7 @@ def test_a_failure_gives_the_port_back(monkeypatch: pytest.MonkeyPatch) -> None:
         return held[-1]
 
     monkeypatch.setattr(server, "bind", keep)
-    monkeypatch.setattr(server, "_local_app", fail)
     monkeypatch.setattr(server, "_configure_logging", lambda _level: None)
     with pytest.raises(ConfigError):
-        server.run(Settings(port=0, keep_alive=math.inf))
+        server.run(Settings(port=0, keep_alive=math.inf), fail)
     assert held[0].fileno() == -1

@@ -9,17 +9,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 
 from vllama.app import create_app
-from vllama.cli._progress import show_install
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
-from vllama.engine.install import Environment, configured_find_links, ensure_environment
+from vllama.engine.install import Environment
 from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
@@ -30,7 +29,11 @@ from vllama.settings import Settings, unknown_variables
 logger = logging.getLogger("vllama")
 
 
-def run(settings: Settings) -> None:
+Install = Callable[[Settings], Environment]
+"""Gives the engine's environment, built first where it is missing."""
+
+
+def run(settings: Settings, install: Install) -> None:
     """Serve until SIGTERM or SIGINT.
 
     What can be wrong is found out before anything starts: raises ConfigError or InstallError.
@@ -40,7 +43,7 @@ def run(settings: Settings) -> None:
         logger.warning("nothing reads %s%s", variable, f": did you mean {meant}?" if meant else "")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(bind(settings.host, settings.port))
-        app = attached_app(settings) if settings.engine_url else _local_app(settings, stack)
+        app = attached_app(settings) if settings.engine_url else _local_app(settings, install, stack)
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -124,17 +127,9 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _local_app(settings: Settings, stack: contextlib.ExitStack) -> Starlette:
+def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack) -> Starlette:
     catalogue = read_catalogue(settings.model)
-    with show_install() as report:
-        environment = ensure_environment(
-            settings.home,
-            profile=settings.engine_profile,
-            engine_python=settings.engine_python,
-            find_links=[*settings.find_links, *configured_find_links(os.environ)],
-            report=report,
-        )
-    return local_app(settings, catalogue, environment, stack)
+    return local_app(settings, catalogue, install(settings), stack)
 
 
 def local_app(

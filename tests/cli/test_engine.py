@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vllama.cli import engine
+from vllama.cli import _install, engine
 from vllama.cli._progress import show_install
 from vllama.engine.install import Environment, InstallStep, Profile
 from vllama.errors import InstallError
@@ -23,8 +23,8 @@ def calls(monkeypatch, tmp_path):
         recorded.append({"home": home, **options})
         return Environment(home / "engines/cpu-9.9/bin/python", "9.9", Profile.CPU, home / "flags.json")
 
-    monkeypatch.setattr(engine, "ensure_environment", ensure)
-    monkeypatch.setattr(engine, "configured_find_links", lambda environ: ["/configured"])
+    monkeypatch.setattr(_install, "ensure_environment", ensure)
+    monkeypatch.setattr(_install, "configured_find_links", lambda environ: ["/configured"])
     monkeypatch.setenv("VLLAMA_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for name in ("PROFILE", "PYTHON"):
@@ -71,7 +71,7 @@ def test_failure_is_raised(calls, monkeypatch):
     def fail(*arguments, **options):
         raise InstallError("no luck", "try again")
 
-    monkeypatch.setattr(engine, "ensure_environment", fail)
+    monkeypatch.setattr(_install, "ensure_environment", fail)
     result = run()
     assert str(result.exception) == "no luck: try again"
 

@@ -1,12 +1,11 @@
 """`vllama engine`: the environment that the engine runs in."""
 
-import os
 import time
 from typing import Annotated, Any
 
 import typer
 
-from vllama.engine.install import Profile, configured_find_links, ensure_environment
+from vllama.engine.install import Profile
 
 app = typer.Typer(name="engine", help="Manage the environment that vLLM runs in.", no_args_is_help=True)
 
@@ -23,20 +22,12 @@ def install(
 ) -> None:
     """Build the engine's environment below VLLAMA_HOME, as the first `vllama serve` does."""
     from vllama import settings as settings_module
-    from vllama.cli._progress import show_install
+    from vllama.cli._install import install_engine
 
     given: dict[str, Any] = {} if profile is None else {"engine_profile": profile}
     settings = settings_module.load(**given)
     start = time.monotonic()
-    with show_install() as report:
-        environment = ensure_environment(
-            settings.home,
-            profile=settings.engine_profile,
-            engine_python=settings.engine_python,
-            find_links=[*settings.find_links, *configured_find_links(os.environ)],
-            reinstall=reinstall,
-            report=report,
-        )
+    environment = install_engine(settings, reinstall=reinstall)
     seconds = time.monotonic() - start
     typer.echo(
         f"vLLM {environment.version} ({environment.profile.value}) in {environment.python.parents[1]}, {seconds:.1f} s"

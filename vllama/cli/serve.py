@@ -58,6 +58,7 @@ def serve(
 
     Without --model the demo models are served. The engine is installed on the first run.
     """
+    from vllama.cli._install import install_engine
     from vllama.server import run
     from vllama.settings import load
 
@@ -83,5 +84,6 @@ def serve(
             tool_call_parser=tool_call_parser,
             reasoning_parser=reasoning_parser,
             vllm_args=context.obj or None,
-        )
+        ),
+        install_engine,
     )
