@@ -1,6 +1,7 @@
 """Building the engine's environment with the real uv, from made-up wheels of a few bytes and a stub launcher."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -630,3 +631,16 @@ def test_external_that_is_no_python(home, tmp_path, script):
         InstallError, match="does not run as a Python interpreter: correct VLLAMA_ENGINE_PYTHON or unset"
     ):
         external(home, tmp_path / "python")
+
+
+def test_no_address_of_wheels_is_on_a_command_line(tmp_path, monkeypatch):
+    link, asked = "https://me:secret@example.org/wheels", []
+    monkeypatch.setattr(_build, "run_uv", lambda arguments, *, environ, **_: asked.append((arguments, environ)))
+    monkeypatch.setattr(_build, "list_wheels", lambda links: [])
+    monkeypatch.setattr(_build, "read_flags", lambda *_: b"{}")
+    monkeypatch.setattr(_build, "_write_marker", lambda *_: None)
+    _build.build(tmp_path, install.launcher_path(), Profile.CPU, "0.32.0", [link], io.StringIO(), lambda _step: None)
+    assert len(asked) == 2
+    for arguments, environ in asked:
+        assert "secret" not in " ".join(arguments)
+        assert environ["UV_FIND_LINKS"] == link

@@ -42,6 +42,8 @@ def build(
     """
     environ = clean_environ(os.environ)
     links = _usable(resolve_links(find_links, os.environ), report)
+    # Not on the command line, which everyone on the machine can read: an index's address may hold a password.
+    environ["UV_FIND_LINKS"] = ",".join(links)
 
     def uv(*arguments: str) -> None:
         run_uv(arguments, environ=environ, log=log, on_line=UvProgress(report))
@@ -51,10 +53,6 @@ def build(
     report(InstallStep("resolving packages", None, f"vLLM {version} for {profile.value}"))
     install = ["pip", "install", "--python", str(python_of(root)), "-r", str(launcher / "pyproject.toml")]
     install += ["--extra", profile.value]
-    # Not on the command line, which everyone on the machine can read: an index's address may hold a password.
-    environ = {name: value for name, value in environ.items() if name != "UV_FIND_LINKS"}
-    if links:
-        environ["UV_FIND_LINKS"] = ",".join(links)
     _install(uv, install, profile, list_wheels(links), root)
     report(InstallStep("reading vLLM's flags"))
     (root / FLAGS).write_bytes(read_flags(python_of(root), launcher, environ, log))
