@@ -6,8 +6,9 @@ code installs and starts (on a CPU, within some minutes), by
     VLLAMA_RECORD=1 uv run pytest tests/routes
 
 which also is a run of those tests against the real engine. All of `tests/routes` must run: a recording that no test
-asked for is dropped. `VLLAMA_ENGINE_PYTHON` and the other settings of the engine's installation hold as they do for
-`vllama serve`.
+asked for is dropped. `VLLAMA_RECORD=missing` keeps what there is, asks the real engine only what it was never asked
+before, and is for single tests too. `VLLAMA_ENGINE_PYTHON` and the other settings of the engine's installation hold as
+they do for `vllama serve`.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from aiohttp import web
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
 
-RECORDING = os.environ.get("VLLAMA_RECORD") == "1"
+RECORDING = os.environ.get("VLLAMA_RECORD", "")
 FOLDER = Path(__file__).parent / "recordings"
 
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,7 +58,7 @@ class Recordings:
     def __init__(self, name: str) -> None:
         self.path = FOLDER / f"{name}.json"
         self._exchanges: dict[str, Exchange] = {}
-        if self.path.exists() and not RECORDING:
+        if self.path.exists() and RECORDING != "1":
             for entry in json.loads(self.path.read_text()):
                 self.add(Exchange(**entry))
 
@@ -148,10 +149,15 @@ class FakeEngine:
             if (exchange := recordings.find(text)) is None:
                 self.unmatched.append(recordings.explain_missing(text))
                 return web.Response(status=500, text="no recording matches")
-            chunks = [chunk.encode("utf-8", "surrogateescape") for chunk in exchange.chunks]
-            return await Stream(*chunks, status=exchange.status, content_type=exchange.content_type)(request)
+            return await replay(exchange)(request)
 
         return behaviour
+
+
+def replay(exchange: Exchange) -> Behaviour:
+    """What a real engine once answered, in the chunks in which it came."""
+    chunks = [chunk.encode("utf-8", "surrogateescape") for chunk in exchange.chunks]
+    return Stream(*chunks, status=exchange.status, content_type=exchange.content_type)
 
 
 class Stream:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tests.fake_engine import Asked, Behaviour, Exchange, FakeEngine, Recordings, Stream
+from tests.fake_engine import Asked, Behaviour, Exchange, FakeEngine, Recordings, describe, replay
 from tests.served import ENGINE_HOME
 from vllama.engine.client import EngineClient
 from vllama.engine.install import ensure_environment
@@ -27,12 +27,13 @@ class Recorder:
     def record(self, fake: FakeEngine, model: Model, recordings: Recordings) -> Behaviour:
         async def behaviour(request: web.Request) -> web.StreamResponse:
             asked = fake.asked[-1]
+            if (known := recordings.find(describe(asked.method, asked.path, asked.body))) is not None:
+                return await replay(known)(request)
             data = await request.read()
             client = await self._client(model)
             exchange = await _ask(client, asked, data, model.source)
             recordings.add(exchange)
-            chunks = [chunk.encode("utf-8", "surrogateescape") for chunk in exchange.chunks]
-            return await Stream(*chunks, status=exchange.status, content_type=exchange.content_type)(request)
+            return await replay(exchange)(request)
 
         return behaviour
 

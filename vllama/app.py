@@ -12,9 +12,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from vllama.errors import ApiError, VllamaError
-from vllama.framing import ClientLeft, JSONResponse
+from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
 from vllama.routes import health, inference, models, openai
+from vllama.routes._dialects import dialect_of
 
 logger = logging.getLogger("vllama")
 
@@ -62,9 +63,7 @@ async def _preload(gateway: Gateway) -> None:
 
 def error_response(request: Request, status: int, message: str) -> Response:
     """An error in the shape of the client's dialect."""
-    if request.url.path.startswith("/v1/"):
-        return openai.error_response(status, message)
-    return JSONResponse({"error": message}, status)
+    return dialect_of(request.url.path).response(status, message)
 
 
 def _api_error(request: Request, error: Exception) -> Response:

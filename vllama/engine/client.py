@@ -96,11 +96,11 @@ def translate_errors() -> Iterator[None]:
         raise EngineError(f"the engine cannot be reached ({error or type(error).__name__})") from error
 
 
-async def server_sent_events(response: Response) -> AsyncGenerator[list[bytes], None]:
-    """The data of a reply's Server-Sent Events; all that arrived in one read are given together.
+async def event_blocks(response: Response) -> AsyncGenerator[list[bytes], None]:
+    """A reply's Server-Sent Events as they are, without the blank lines between them.
 
-    Comments (lines that start with a colon) are skipped, `[DONE]` is not: callers see where a stream was complete.
-    Raises EngineError where the engine goes away or sends an event above MAX_EVENT_BYTES.
+    All that arrived in one read are given together. Raises EngineError where the engine goes away or sends an event
+    above MAX_EVENT_BYTES.
     """
     rest = b""
     with translate_errors():
@@ -111,10 +111,21 @@ async def server_sent_events(response: Response) -> AsyncGenerator[list[bytes], 
             *blocks, rest = rest.split(b"\n\n")
             if len(rest) > MAX_EVENT_BYTES:
                 raise EngineError("the engine sent an event that is too large")
-            if events := [event for block in blocks if (event := _event_data(block))]:
+            if events := [block for block in blocks if _event_data(block)]:
                 yield events
-    if event := _event_data(rest.strip()):
-        yield [event]
+    if _event_data(rest.strip()):
+        yield [rest.strip()]
+
+
+async def server_sent_events(response: Response) -> AsyncGenerator[list[bytes], None]:
+    """The data of a reply's Server-Sent Events; all that arrived in one read are given together.
+
+    Comments (lines that start with a colon) are skipped, `[DONE]` is not: callers see where a stream was complete.
+    Raises EngineError as `event_blocks` does.
+    """
+    async with contextlib.aclosing(event_blocks(response)) as batches:
+        async for blocks in batches:
+            yield [_event_data(block) for block in blocks]
 
 
 def _event_data(block: bytes) -> bytes:

@@ -11,6 +11,7 @@ from vllama import demo
 from vllama.errors import ConfigError
 from vllama.models import hub
 from vllama.models.inspect import Checkpoint, inspect
+from vllama.models.modelfile import Modelfile
 from vllama.models.names import ModelName, name_from_source, parse, parse_model_argument
 
 BUILT_IN = {"demo": demo.CHAT, "demo-embed": demo.EMBED}
@@ -23,7 +24,7 @@ class Model:
 
     source: a folder's path or a hub repository's id. checkpoint: None as long as a hub repository is not downloaded,
     and for models of an engine that somebody else runs. engine_name: what the engine calls the model.
-    context_length: in tokens, where the engine said it.
+    context_length: in tokens, where the engine said it. modelfile: what goes with the weights in every conversation.
     """
 
     name: ModelName
@@ -31,6 +32,7 @@ class Model:
     engine_name: str
     checkpoint: Checkpoint | None = None
     context_length: int | None = None
+    modelfile: Modelfile = Modelfile()
 
     @property
     def capabilities(self) -> tuple[str, ...]:

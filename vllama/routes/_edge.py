@@ -45,13 +45,18 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
+async def read_bytes(request: Request) -> bytes:
+    """The request's body."""
+    return await request.body()
+
+
 async def read_body(request: Request, type_: type[T]) -> T:
     """The request's body, read as Go's decoder does.
 
     Its Content-Type is not looked at, `null` is an empty object and an absent member, keys match in any case, and what
     follows the first JSON value is ignored. Raises ApiError 400 naming the field that is wrong and what was expected.
     """
-    body = await request.body()
+    body = await read_bytes(request)
     if not body.strip():
         raise ApiError(400, "missing request body")
     try:

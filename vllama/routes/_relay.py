@@ -1,0 +1,144 @@
+"""Requests that the engine understands as they are: handed through, and the reply back under the client's name for the
+model. Loading, naming and what goes wrong are the gateway's.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vllama.engine.client import Response as EngineResponse
+from vllama.engine.client import event_blocks
+from vllama.errors import ApiError, EngineError
+from vllama.framing import STOPPING, StreamResponse, until_client_leaves
+from vllama.models.catalogue import Model
+from vllama.routes._dialects import Dialect, dialect_of
+from vllama.routes._edge import DIED, NOT_JSON, gateway_of, missing_in_engine, read_bytes
+from vllama.scheduler import Lease
+from vllama.translate.failure import failure_text
+
+Fields = dict[str, Raw]
+"""A JSON object of which only the members' names have been looked at."""
+
+_fields_decoder = msgspec.json.Decoder(Fields)
+_encode = msgspec.json.Encoder().encode
+
+
+def rename(data: bytes, name: bytes) -> bytes:
+    """The JSON object in `data` with its `model` replaced. name: the client's, as JSON."""
+    try:
+        fields = _fields_decoder.decode(data)
+    except msgspec.DecodeError:
+        return data  # `[DONE]`, or something else that names no model
+    if "model" not in fields:
+        return data
+    fields["model"] = Raw(name)
+    return _encode(fields)
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What is handed to the engine.
+
+    path: the engine's route. body: the members for an engine, once it is known which; `model` is set here.
+    action: what the model is asked to do, for the refusal of one that cannot. rename: puts the client's name for the
+    model into a whole reply, or into the data of one event.
+    """
+
+    model: Model
+    wanted: str
+    path: str
+    body: Callable[[Lease], Mapping[str, Any]]
+    action: str = "this endpoint"
+    rename: Callable[[bytes, bytes], bytes] = rename
+
+
+async def hand_over(request: Request, handover: Handover) -> Response:
+    """The engine's reply as the client's. Raises ApiError where the engine refuses or dies before it."""
+    dialect = dialect_of(request.url.path)
+    stack = contextlib.AsyncExitStack()
+    try:
+        upstream = await until_client_leaves(request, _ask_engine(request, handover, stack))
+        if upstream.status == 200 and upstream.content_type == "text/event-stream":
+            relay = _relay_events(upstream, handover, dialect, stack.pop_all())
+            await anext(relay)
+            return StreamResponse(relay, "text/event-stream", last_words=dialect.error_event(503, STOPPING))
+        with engine_failures():
+            data = await until_client_leaves(request, upstream.read())
+        return _whole(upstream, data, handover)
+    finally:
+        await stack.aclose()
+
+
+async def read_fields(request: Request) -> Fields:
+    """The members of the body. Raises ApiError 400 where it is no JSON object."""
+    body = await read_bytes(request)
+    if not body.strip():
+        raise ApiError(400, "EOF")
+    try:
+        return _fields_decoder.decode(body)
+    except msgspec.ValidationError:
+        raise ApiError(400, "the request's body must be a JSON object") from None
+    except NOT_JSON as error:
+        raise ApiError(400, f"the request's body is not JSON: {error}") from None
+
+
+def text_field(fields: Fields, name: str) -> str:
+    """A member that is a text, "" where it is absent or null. Raises ApiError 400 where it is something else."""
+    try:
+        return msgspec.json.decode(fields.get(name, b"null"), type=str | None) or ""
+    except msgspec.ValidationError:
+        raise ApiError(400, f"{name}: expected string") from None
+
+
+async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:
+    lease = await stack.enter_async_context(gateway_of(request).scheduler.acquire(handover.model))
+    body = _encode({**handover.body(lease), "model": lease.model.engine_name})
+    with engine_failures():
+        return await stack.enter_async_context(lease.client.request("POST", handover.path, body))
+
+
+@contextlib.contextmanager
+def engine_failures() -> Iterator[None]:
+    """An engine that goes away, as the error that its clients get."""
+    try:
+        yield
+    except EngineError as error:
+        raise ApiError(500, f"{DIED}: {error.message}") from error
+
+
+async def _relay_events(
+    upstream: EngineResponse, handover: Handover, dialect: Dialect, stack: contextlib.AsyncExitStack
+) -> AsyncGenerator[bytes, None]:
+    """The engine's events under the client's model name.
+
+    The first item is empty: whoever takes it owns what the generator's end closes.
+    """
+    name = _encode(handover.wanted)
+    async with stack:
+        yield b""
+        try:
+            async with contextlib.aclosing(event_blocks(upstream)) as batches:
+                async for blocks in batches:
+                    yield b"".join(_renamed_block(block, handover, name) for block in blocks)
+        except EngineError as error:
+            yield dialect.error_event(500, f"{DIED}: {error.message}")
+
+
+def _renamed_block(block: bytes, handover: Handover, name: bytes) -> bytes:
+    head, _, data = block.rpartition(b"data: ")
+    return head + b"data: " + handover.rename(data, name) + b"\n\n"
+
+
+def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Response:
+    if upstream.status == 404:
+        raise missing_in_engine(handover.wanted, data, handover.action)
+    if upstream.status >= 400:
+        raise ApiError(*failure_text(upstream.status, data))
+    content = handover.rename(data, _encode(handover.wanted))
+    return Response(content, upstream.status, media_type=upstream.content_type)
