@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Model:
     engine_name: str
     checkpoint: Checkpoint | None = None
     context_length: int | None = None
-    modelfile: Modelfile = Modelfile()
+    modelfile: Modelfile = field(default_factory=Modelfile)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
