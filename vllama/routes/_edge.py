@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 from starlette.requests import Request
@@ -80,13 +80,16 @@ def _first_value(body: bytes) -> Any:
 
 
 def _tidy(value: Any, type_: Any) -> Any:
-    """The value with its keys as the Structs of `type_` name them, and without the members that are null."""
+    """The value with its keys as the Structs of `type_` name them, and without the members that are null.
+
+    A null where a list of objects has one is an empty object.
+    """
     for option in (type_, *get_args(type_)):
         if isinstance(value, list) and get_origin(option) is list:
             return [_tidy(item, get_args(option)[0]) for item in value]
-        if isinstance(value, dict) and isinstance(option, type) and issubclass(option, msgspec.Struct):
-            types = get_type_hints(option)
-            named = ((key.lower(), item) for key, item in value.items() if item is not None)
+        if isinstance(option, type) and issubclass(option, msgspec.Struct) and isinstance(value, dict | None):
+            types = {field.encode_name: field.type for field in msgspec.structs.fields(option)}
+            named = ((key.lower(), item) for key, item in (value or {}).items() if item is not None)
             return {key: _tidy(item, types[key]) for key, item in named if key in types}
     return value
 
