@@ -67,6 +67,45 @@ async def test_a_servers_model_gets_a_name_and_is_asked_for_by_its_own(
     assert engine.asked[-1].headers["Authorization"] == "Bearer secret"
 
 
+async def test_ids_that_read_as_one_name_are_all_reachable(
+    attached: httpx.AsyncClient, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    identifiers = ["/srv/a/demo", "Demo", "demo", "/srv/b/demo", "demo", "x:cloud"]
+    engine.script(model_list(*identifiers), model_list(*identifiers))
+    with caplog.at_level(logging.INFO, "vllama"):
+        listed = await names(attached)
+        assert await names(attached) == listed
+    assert listed[0] == "Demo:latest", "an id that is a name keeps it"
+    assert len({name.lower() for name in listed}) == 5, "the same id twice is one model"
+    assert len(caplog.messages) == 3, "logged once"
+    assert f"/srv/b/demo is called {listed[3]}, as Demo has its name" in caplog.messages
+    for name, identifier in zip(listed, ["Demo", "demo", "/srv/a/demo", "/srv/b/demo", "x:cloud"], strict=True):
+        engine.script(Stream(*chat_events("Hello")))
+        assert (await attached.post("/api/chat", json={"model": name, "messages": SAY})).status_code == 200
+        assert engine.last_body["model"] == identifier
+
+
+@pytest.mark.parametrize("name", ["hf.co/some/Model", "https://huggingface.co/Some/Model:latest", "Some/model"])
+async def test_a_hub_repositorys_model_by_its_address(
+    attached: httpx.AsyncClient, engine: FakeEngine, name: str
+) -> None:
+    engine.script(model_list("Some/Model"), Stream(*chat_events("Hello")))
+    response = await attached.post("/api/chat", json={"model": name, "messages": SAY})
+    assert response.status_code == 200
+    assert f'"model":"{name}"' in response.text
+
+
+async def test_a_name_comes_before_a_repository_and_a_tag_is_another_format() -> None:
+    mine = Model(parse("mine"), source="Some/Model", engine_name="mine")
+    namesake = Model(parse("Some/Model"), source="/a/folder", engine_name="namesake")
+    catalogue = Catalogue([mine, namesake])
+    gateway = Gateway(catalogue, AttachedScheduler(None, catalogue))  # type: ignore[arg-type]
+    assert await gateway.find(parse("some/model")) is namesake
+    assert await gateway.find(parse("hf.co/some/model")) is mine
+    assert await gateway.find(parse("hf.co/some/model:Q4_K_M")) is None
+    assert await gateway.find(parse("localhost:5000/some/model")) is None
+
+
 async def test_what_is_told_of_a_servers_model(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
     models = model_list("demo", context_length=2048)
     engine.script(models, models)
