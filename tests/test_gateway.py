@@ -3,7 +3,8 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,11 +13,12 @@ import pytest
 
 from tests.conftest import Serve
 from tests.fake_engine import FakeEngine, Stream, chat_events, model_list, refusal
+from vllama.engine.install import Environment, Profile
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
 from vllama.scheduler import AttachedScheduler
-from vllama.server import attached_app
+from vllama.server import attached_app, local_app
 from vllama.settings import Settings
 
 SAY = [{"role": "user", "content": "Hello!"}]
@@ -108,7 +110,7 @@ async def test_a_name_comes_before_a_repository_and_a_tag_is_another_format() ->
 
 async def test_what_is_told_of_a_servers_model(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
     models = model_list("demo", context_length=2048)
-    engine.script(models, models)
+    engine.script(models, models, models)
     (tag,) = (await attached.get("/api/tags")).json()["models"]
     assert tag["details"]["context_length"] == 2048
     assert len(tag["digest"]) == 64
@@ -129,8 +131,15 @@ async def test_the_servers_list_is_read_when_a_name_is_unknown(attached: httpx.A
     assert [asked.path for asked in engine.asked] == 3 * ["/v1/models"]
 
 
+async def test_all_of_a_servers_models_are_loaded(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script(model_list("demo", "other"))
+    running = (await attached.get("/api/ps")).json()["models"]
+    assert [entry["name"] for entry in running] == ["demo:latest", "other:latest"]
+    assert {datetime.fromisoformat(entry["expires_at"]).year > 2250 for entry in running} == {True}
+
+
 async def test_nothing_of_a_server_is_unloaded(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.script(model_list("demo"))
+    engine.script(model_list("demo"), model_list("demo"))
     reply = await attached.post("/api/generate", json={"model": "demo", "keep_alive": 0})
     assert reply.json()["done_reason"] == "unload"
     assert [entry["name"] for entry in (await attached.get("/api/ps")).json()["models"]] == ["demo:latest"]
@@ -138,6 +147,7 @@ async def test_nothing_of_a_server_is_unloaded(attached: httpx.AsyncClient, engi
 
 REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/api/tags", None),
+    ("GET", "/api/ps", None),
     ("GET", "/v1/models", None),
     ("POST", "/api/show", {"model": "demo"}),
     ("POST", "/api/chat", {"model": "demo", "messages": SAY}),
@@ -180,6 +190,16 @@ async def test_models_are_sorted_by_their_last_change(models: dict[str, Model]) 
     assert listed[0].name.model == "unknown", "as new as the catalogue, as nothing is known of its files"
     changed = [modified(catalogue, model) for model in listed]
     assert changed == sorted(changed, reverse=True)
+
+
+@pytest.mark.parametrize(("profile", "on_gpu"), [(Profile.CPU, False), (Profile.CUDA, True)])
+def test_where_models_run(tmp_path: Path, profile: Profile, on_gpu: bool) -> None:
+    flags = tmp_path / "flags.json"
+    flags.write_text('{"flags": []}')
+    environment = Environment(Path("/engine/bin/python"), "0.32.0", profile, flags)
+    with contextlib.ExitStack() as stack:
+        gateway: Gateway = local_app(Settings(home=tmp_path), Catalogue([]), environment, stack).state.gateway
+    assert gateway.on_gpu is on_gpu
 
 
 def test_a_note_is_logged_once_for_each_key(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.models.conftest import QWEN3, Build
+from vllama import demo
 from vllama.models._safetensors import Tensor
 from vllama.models.catalogue import Model
 from vllama.models.inspect import inspect
@@ -222,3 +223,11 @@ def test_a_shown_modelfile_can_be_read_again(build: Build) -> None:
             ("MESSAGE", "assistant", "b"),
         ]  # fmt: skip
         assert list(read_modelfile(modelfile_text(replace(model, modelfile=own), {}))) == expected, repr(value)
+
+
+def test_the_demo_models_modelfile_can_be_read_again() -> None:
+    model = local(demo.CHAT)
+    assert model.checkpoint is not None
+    read = {line[:-1]: line[-1] for line in read_modelfile(modelfile_text(model, {}))}
+    assert read["TEMPLATE",] == model.checkpoint.chat_template
+    assert read["LICENSE",] == model.checkpoint.license

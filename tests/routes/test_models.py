@@ -74,6 +74,16 @@ async def test_tags(api: httpx.AsyncClient, models: dict[str, Model]) -> None:
     assert {"completion", "tools", "thinking"} <= set(chat["capabilities"])
 
 
+async def test_a_model_that_can_do_nothing_of_these(alone: Alone, gateway: Gateway, models: dict[str, Model]) -> None:
+    checkpoint = models["demo"].checkpoint
+    assert checkpoint is not None
+    gateway.catalogue.replace_all([replace(models["demo"], checkpoint=replace(checkpoint, capabilities=()))])
+    (tag,) = (await alone.api.get("/api/tags")).json()["models"]
+    shown = (await alone.api.post("/api/show", json={"model": "demo"})).json()
+    assert "capabilities" not in tag
+    assert "capabilities" not in shown
+
+
 async def test_show(api: httpx.AsyncClient) -> None:
     shown = (await api.post("/api/show", json={"model": "Demo"})).json()
     assert list(shown) == [key for key in SHOWN if key in shown]
@@ -192,7 +202,7 @@ async def test_ps_while_a_model_loads(alone: Alone) -> None:
         tasks.create_task(alone.api.post("/api/generate", json={"model": "demo", "keep_alive": -1}))
         async with asyncio.timeout(5):
             while not (listed := (await alone.api.get("/api/ps")).json()["models"]):
-                await asyncio.sleep(0)
+                pass
         alone.place.may_start.set()
     assert [entry["name"] for entry in listed] == ["demo:latest"]
     assert listed[0]["context_length"] > 0, "the model's own, as the engine has not said its yet"

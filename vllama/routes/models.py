@@ -12,7 +12,6 @@ from vllama import OLLAMA_VERSION, __version__
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.gateway import Gateway, modified
-from vllama.models._safetensors import Tensor
 from vllama.models.catalogue import Model
 from vllama.models.inspect import read_tensors
 from vllama.models.show import description, details
@@ -40,6 +39,8 @@ async def tags(request: Request) -> Response:
 
 async def ps(request: Request) -> Response:
     gateway = gateway_of(request)
+    if gateway.attached is not None:
+        await gateway.refresh()
     now = datetime.now(UTC)
     entries = sorted(gateway.scheduler.loaded(), key=lambda loaded: -loaded.remaining)
     return JSONResponse({"models": [_process(loaded, now, on_gpu=gateway.on_gpu) for loaded in entries]})
@@ -52,9 +53,7 @@ async def show(request: Request) -> Response:
     model = await find_model(
         request, body.wanted, unknown="model '{short}' not found", remote="remote model details are unavailable"
     )
-    tensors: list[Tensor] = []
-    if body.verbose and model.checkpoint is not None:
-        tensors = await asyncio.to_thread(read_tensors, model.checkpoint)
+    tensors = await asyncio.to_thread(read_tensors, model.checkpoint) if body.verbose and model.checkpoint else []
     changed = modified(gateway_of(request).catalogue, model)
     shown = description(model, modified=changed, system=body.system or "", options=body.options, tensors=tensors)
     if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
