@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
-from vllama.engine.install import Environment
+from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
@@ -141,7 +141,8 @@ def local_app(
     stack.callback(loader.close)
     scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
     preload = next(iter(catalogue)) if settings.preload else None
-    return create_app(Gateway(catalogue, scheduler, preload=preload))
+    on_gpu = environment.profile is not Profile.CPU
+    return create_app(Gateway(catalogue, scheduler, preload=preload, on_gpu=on_gpu))
 
 
 def attached_app(settings: Settings) -> Starlette:

@@ -103,17 +103,34 @@ def _explain(error: msgspec.ValidationError) -> str:
     return f"{path}: {text}" if re.search("[a-z]", path) else text
 
 
-async def find_model(request: Request, wanted: str, *, unknown: str = "model '{}' not found") -> Model:
-    """The model a client names. Raises ApiError 400 for an invalid name, 404 with the text `unknown` else."""
+async def find_model(
+    request: Request,
+    wanted: str,
+    *,
+    unknown: str = "model '{}' not found",
+    remote: str = "remote model is unavailable",
+) -> Model:
+    """The model a client names.
+
+    Raises ApiError 400 for an invalid name, 403 with the text `remote` for one of Ollama's cloud, 404 with the text
+    `unknown` else, in which `{}` is the name as it came and `{short}` the whole of it.
+    """
     if not wanted.strip():
-        raise ApiError(404, unknown.format(""))
+        raise ApiError(404, unknown.format("", short=""))
     try:
         name = parse(wanted)
     except InvalidName as error:
         raise ApiError(400, str(error)) from None
+    if name.is_remote:
+        raise cloud_disabled(remote)
     if (model := await gateway_of(request).find(name)) is None:
-        raise ApiError(404, unknown.format(wanted))
+        raise ApiError(404, unknown.format(wanted, short=name.short))
     return model
+
+
+def cloud_disabled(consequence: str) -> ApiError:
+    """What Ollama answers where its cloud is switched off. There is none behind this server."""
+    return ApiError(403, f"ollama cloud is disabled: {consequence}")
 
 
 def missing_in_engine(wanted: str, body: bytes, action: str) -> ApiError:

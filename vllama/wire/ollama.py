@@ -23,6 +23,7 @@ class Named(Struct):
 class ShowRequest(Named):
     system: str | None = None
     verbose: bool | None = None
+    options: dict[str, Any] | None = None
 
 
 class ToolFunction(Struct):
