@@ -16,7 +16,7 @@ from vllama.routes._ask import Question, ask, checked_keep_alive
 from vllama.routes._edge import find_model, quote, read_body
 from vllama.wire.embed import RerankRequest, ScoreRequest
 
-_WHOLE = {"truncate_prompt_tokens": -1}
+_MAY_CUT = {"truncate_prompt_tokens": -1}
 """What is too long loses its end, as in Ollama's embeddings."""
 
 
@@ -32,7 +32,7 @@ async def rerank(request: Request) -> Response:
         "query": _text(body.query, "query"),
         "documents": [_text(document, f"documents[{index}]") for index, document in enumerate(body.documents)],
         **_given(top_n=body.top_n, max_tokens_per_doc=body.max_tokens_per_doc, instruction=body.instruction),
-        **_WHOLE,
+        **_MAY_CUT,
     }
     question = Question(model, body.wanted, "/rerank", asked, "reranking", keep_alive)
     reply, _ = await ask(request, question, dict[str, Any])
@@ -46,7 +46,7 @@ async def score(request: Request) -> Response:
     body = await read_body(request, ScoreRequest)
     keep_alive = checked_keep_alive(body.keep_alive)
     model = await _find(request, body.wanted, "scoring")
-    asked = {**_pairs(body), **_given(instruction=body.instruction), **_WHOLE}
+    asked = {**_pairs(body), **_given(instruction=body.instruction), **_MAY_CUT}
     question = Question(model, body.wanted, "/score", asked, "scoring", keep_alive)
     reply, _ = await ask(request, question, dict[str, Any])
     return JSONResponse(reply | {"model": body.wanted})
