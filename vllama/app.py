@@ -14,11 +14,12 @@ from starlette.responses import PlainTextResponse, Response
 from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
-from vllama.routes import cloud, health, inference, models, openai
+from vllama.routes import cloud, embeddings, health, inference, models, openai, ranking, tokens
 from vllama.routes._dialects import dialect_of
 
 logger = logging.getLogger("vllama")
 
+_ENDPOINTS = (models, inference, embeddings, tokens, ranking, openai, cloud, health)
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""
 
@@ -37,7 +38,7 @@ def create_app(gateway: Gateway) -> Starlette:
             await gateway.scheduler.close()
 
     app = Starlette(
-        routes=[*models.routes, *inference.routes, *openai.routes, *cloud.routes, *health.routes],
+        routes=[route for module in _ENDPOINTS for route in module.routes],
         lifespan=lifespan,
         exception_handlers={
             ApiError: _api_error,

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from vllama.errors import ApiError
+from vllama.models.catalogue import Model
 from vllama.models.modelfile import Modelfile
 from vllama.translate.messages import engine_messages, engine_tool
 from vllama.translate.options import check_options, sampling_parameters
@@ -33,6 +34,10 @@ class Target:
     templated: bool = True
     thinks: bool = True
     modelfile: Modelfile = field(default_factory=Modelfile)
+
+    @classmethod
+    def of(cls, model: Model) -> "Target":
+        return cls(model.templated, not model.lacks("thinking"), model.modelfile)
 
     def options(self, request: Inference) -> dict[str, Any]:
         """Checked options: the request's over the Modelfile's. Raises ApiError 500 for those of a wrong type."""
