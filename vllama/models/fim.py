@@ -24,7 +24,8 @@ def fim_format(path: Path, tokens: Container[str]) -> str | None:
     tokens: the tokenizer's added tokens. They alone prove nothing: general models of a family have those of its code
     models, so the name of the folder or the repository has to say that it is one.
     """
-    named = any(_CODE_MODEL.search(part) for part in path.parts[-4:])
+    cached = path.parent.name == "snapshots"  # in the Hugging Face cache the repository's name lies two folders up
+    named = _CODE_MODEL.search(path.parent.parent.name if cached else path.name)
     return next((each for each in _FORMATS if named and all(mark in tokens for mark in _MARK.findall(each))), None)
 
 
