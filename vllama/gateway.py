@@ -16,12 +16,16 @@ logger = logging.getLogger("vllama")
 
 @dataclass
 class Gateway:
-    """The models, who runs them, and, where that is somebody else, the connection to ask for their names."""
+    """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
+
+    max_body: most bytes of a request's body, as it arrives and unpacked.
+    """
 
     catalogue: Catalogue
     scheduler: Scheduler
     attached: EngineClient | None = None
     preload: Model | None = None
+    max_body: int = 256 * 2**20
     _noted: set[str] = field(default_factory=set)
 
     async def find(self, name: ModelName) -> Model | None:

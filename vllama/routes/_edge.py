@@ -17,6 +17,7 @@ from vllama.errors import ApiError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
+from vllama.routes._body import read_within
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -46,8 +47,8 @@ def gateway_of(request: Request) -> Gateway:
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The request's body."""
-    return await request.body()
+    """The request's body, unpacked. Raises ApiError where it is too large, or packed in a way that is not known."""
+    return await read_within(request, gateway_of(request).max_body)
 
 
 async def read_body(request: Request, type_: type[T]) -> T:
