@@ -1,4 +1,6 @@
-"""Replies to HTTP/1.0, which ends them with the connection: nginx asks in it unless it is told otherwise."""
+"""Replies to HTTP/1.0, which ends them with the connection (nginx asks in it unless it is told otherwise), and heads
+of requests that are too large.
+"""
 
 import asyncio
 import json
@@ -7,6 +9,7 @@ import pytest
 
 from tests.conftest import Alone
 from tests.fake_engine import Stream, chat_events
+from vllama import protocol
 
 SAY = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "Hi"}]})
 
@@ -70,3 +73,28 @@ async def test_streams_of_http_1_1_have_chunks(alone: Alone) -> None:
     head, content = await whole_reply(alone, "POST /api/chat HTTP/1.1\r\nConnection: close", SAY)
     assert "transfer-encoding: chunked" in head
     assert content.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [("GET / HTTP/1.1\r\nHost: g\r\nX: ", 0), ("GET /", 0), ("GET / HTTP/1.1\r\n", 30)],
+    ids=["one header", "a path", "many headers"],
+)
+async def test_a_head_without_end(alone: Alone, monkeypatch: pytest.MonkeyPatch, head: str, size: int) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_BYTES", 2**17)
+    reader, writer = await asyncio.open_connection("127.0.0.1", alone.api.base_url.port)
+    part = b"X: " + b"x" * size + b"\r\n" if size else b"x"
+    writer.write(head.encode() + part * (2**17 // len(part) + 1))
+    async with asyncio.timeout(5):
+        reply = await reader.read()
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert reply.endswith(b"The request's first line and headers are larger than 131072 bytes.")
+    writer.close()
+
+
+async def test_a_large_head_and_larger_bodies_are_fine(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_BYTES", 2**17)
+    for _ in range(4):
+        headers = {"X": "x" * 50_000, "Y": "x" * 50_000}
+        reply = await alone.api.post("/api/show", content=b'{"model": "demo"}'.ljust(2**19), headers=headers)
+        assert reply.status_code == 200

@@ -44,10 +44,12 @@ class Hosts:
 async def names_this_machine(host: str) -> bool:
     """Whether a `Host` names this machine, or one of its network, in a way that no stranger's domain can."""
     name = _without_port(host).lower()
+    if name in ("", "localhost") or name.endswith(_LOCAL_DOMAINS):
+        return True
     try:
         address = ip_address(name)
     except ValueError:
-        return name in ("", "localhost", socket.gethostname().lower()) or name.endswith(_LOCAL_DOMAINS)
+        return name == socket.gethostname().lower()
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_loopback or address.is_unspecified or any(address in network for network in _PRIVATE):
         return True
