@@ -1,9 +1,11 @@
 """HTTP/1.1 as uvicorn speaks it, what it lacks of HTTP/1.0, and a limit that it does not know."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
 
 MAX_HEAD_BYTES = 2**20
 """As Ollama's server has it. A head is kept in memory before anyone can ask who sends it."""
@@ -37,7 +39,7 @@ class Protocol(HttpToolsProtocol):
 class _UntilClosed(RequestResponseCycle):
     """A reply whose end is the connection's, which uvicorn closes after every reply to HTTP/1.0."""
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: "ASGISendEvent") -> None:
         self.chunked_encoding = False
         if message["type"] == "http.response.body":
             self.expected_content_length += len(message.get("body", b""))
