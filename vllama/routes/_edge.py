@@ -17,6 +17,7 @@ from vllama.errors import ApiError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
+from vllama.routes._body import read_within
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -46,19 +47,20 @@ def gateway_of(request: Request) -> Gateway:
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The request's body."""
-    return await request.body()
+    """The request's body, unpacked. Raises ApiError where it is too large, or packed in a way that is not known."""
+    return await read_within(request, gateway_of(request).max_body)
 
 
-async def read_body(request: Request, type_: type[T]) -> T:
+async def read_body(request: Request, type_: type[T], *, empty: str = "missing request body") -> T:
     """The request's body, read as Go's decoder does.
 
     Its Content-Type is not looked at, `null` is an empty object and an absent member, keys match in any case, and what
-    follows the first JSON value is ignored. Raises ApiError 400 naming the field that is wrong and what was expected.
+    follows the first JSON value is ignored. empty: what is said of a body of nothing. Raises ApiError 400 naming the
+    field that is wrong and what was expected.
     """
     body = await read_bytes(request)
     if not body.strip():
-        raise ApiError(400, "missing request body")
+        raise ApiError(400, empty)
     try:
         if not _CAPITAL_KEY.search(body):
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):

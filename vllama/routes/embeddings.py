@@ -16,7 +16,7 @@ from vllama.errors import ApiError
 from vllama.framing import JSONResponse, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask, checked_keep_alive, durations, load
-from vllama.routes._edge import find_model, quote, read_body, read_bytes
+from vllama.routes._edge import find_model, quote, read_body
 from vllama.translate.embed import INPUT_TOO_LONG, embedding_request, openai_inputs, texts, unit, vector
 from vllama.translate.failure import CONTEXT_EXCEEDED
 from vllama.translate.options import check_options
@@ -68,9 +68,7 @@ async def embeddings(request: Request) -> Response:
 
 
 async def openai_embeddings(request: Request) -> Response:
-    if not (await read_bytes(request)).strip():
-        raise ApiError(400, "EOF")
-    body = await read_body(request, OpenAIEmbeddingsRequest)
+    body = await read_body(request, OpenAIEmbeddingsRequest, empty="EOF")
     as_floats = _wants_floats(body.encoding_format)
     inputs, wanted = openai_inputs(body.input), body.model or ""
     _require_model(wanted)
