@@ -65,7 +65,7 @@ async def read_body(request: Request, type_: type[T]) -> T:
                 return msgspec.json.decode(body, type=type_ | None) or type_()
         return msgspec.convert(_tidy(_first_value(body), type_), type_ | None) or type_()
     except msgspec.ValidationError as error:
-        raise ApiError(400, f"invalid request: {_explain(error)}") from None
+        raise ApiError(400, f"invalid request: {explain(error)}") from None
     except (*NOT_JSON, ValueError) as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
@@ -91,7 +91,7 @@ def _tidy(value: Any, type_: Any) -> Any:
     return value
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def explain(error: msgspec.ValidationError) -> str:
     """msgspec's "Expected `str`, got `int` - at `$.messages[0].content`" with the field first."""
     text, _, path = str(error).replace("`", "").partition(" - at ")
     text = text[:1].lower() + text[1:].replace(" | null", "")
