@@ -1,10 +1,11 @@
 """OpenAI's transcriptions and translations of sound: the form is handed on to the engine."""
 
 import aiohttp
+import msgspec
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive
 
@@ -19,6 +20,10 @@ MAX_FORM_BYTES = 256 * 2**20
 """Of a whole form. What is above some hundred kilobytes waits in a file on disk."""
 MAX_FIELD_BYTES = 2**20
 """Of a form's field that is no file."""
+
+
+class _Transcript(msgspec.Struct):
+    text: str = ""
 
 
 async def listen(request: Request) -> Response:
@@ -71,7 +76,16 @@ async def _hand_on(request: Request, form: FormData) -> Response:
         check_abilities(lease.model, wanted, {"audio"})
         return _copy(form, lease.model)
 
-    return await hand_over(request, Handover(model, wanted, request.url.path, engine_form, action="audio"))
+    handover = Handover(model, wanted, request.url.path, engine_form, action="audio")
+    reply = await hand_over(request, handover)
+    return _as_text(reply) if form.get("response_format") == "text" else reply
+
+
+def _as_text(reply: Response) -> Response:
+    """The text alone, which the engine wraps in an object whatever it is asked for; a stream stays what it is."""
+    if reply.media_type != "application/json":
+        return reply
+    return PlainTextResponse(msgspec.json.decode(reply.body, type=_Transcript).text)
 
 
 def _copy(form: FormData, model: Model) -> aiohttp.FormData:

@@ -25,7 +25,7 @@ def failure_text(status: int, body: bytes) -> tuple[int, str]:
     status = code or status
     if any(text in message for text in _TOO_LONG):
         return 400, CONTEXT_EXCEEDED
-    if status == 400:
+    if status in (400, 501):  # or what was asked for is nothing that this model can do
         return 400, _shorten(_plain(message))
     if status in (429, 503):
         return 503, "server busy, please try again.  maximum pending requests exceeded"
@@ -61,7 +61,7 @@ def _plain(message: str) -> str:
         return _first_complaint(message)
     if message.startswith("Grammar error: "):
         return f"the format cannot be followed: {_grammar_reason(message.removeprefix('Grammar error: '))}"
-    return _PARAMETER.sub("", message)
+    return _PARAMETER.sub("", message).partition(": {'")[0]
 
 
 def _grammar_reason(reason: str) -> str:
@@ -83,7 +83,7 @@ def _first_complaint(message: str) -> str:
         return message
     place = max((place for place, _, _ in complaints), key=lambda place: place.count(".") + place.count("["))
     texts = list(dict.fromkeys(_expectation(text) for where, _, text in complaints if where == place))
-    return f"{place}: {' or '.join(texts[:_MOST_ALTERNATIVES])}"
+    return f"{place}: {' or '.join(texts[:_MOST_ALTERNATIVES]).replace(' or expected ', ' or ')}"
 
 
 def _complaints(message: str) -> list[tuple[str, str, str]]:
@@ -108,5 +108,6 @@ def _place(location: str) -> str:
 def _expectation(text: str) -> str:
     text = text.removeprefix("Value error, ")
     if text == "Field required":
-        return "is required"
-    return re.sub(r"^Input should be (a valid )?", "expected ", text).partition(", unable to parse")[0]
+        return "required"
+    text = re.sub(r"^Input should be (a valid )?", "expected ", text).partition(", unable to ")[0]
+    return text.replace("expected dictionary", "expected object").replace("expected list", "expected array")

@@ -54,6 +54,11 @@ class Asked:
 
 def read_response_request(members: Mapping[str, Any], request: ResponsesRequest) -> Asked:
     """members, request: the same body, undecoded and decoded. Raises ApiError 400 for what cannot be asked."""
+    for name in ("previous_response_id", "conversation"):
+        if name in members:
+            raise ApiError(
+                400, f"{name}: responses are not kept after their reply: send the whole conversation as input"
+            )
     items = _read_input(request.input)
     effort = (request.reasoning or {}).get("effort")
     if not isinstance(effort, str | None):
