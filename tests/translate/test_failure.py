@@ -26,8 +26,8 @@ def error(message, code=None, **more):
         "The decoder prompt (length 4096) plus the number of requested output tokens (at least 1) is longer than the "
         "maximum model length of 4096. Make sure that `max_model_len` is no smaller than the number of text tokens.",
         "The engine prompt length 5000 exceeds the max_model_len 4096. Please reduce prompt.",
-        "This model's maximum context length is 4096 tokens. However, your prompt contains 250050 characters (more than "
-        "81920 characters, which is the upper bound for 4096 input tokens). Please reduce the length of the input "
+        "This model's maximum context length is 4096 tokens. However, your prompt contains 250050 characters (more "
+        "than 81920 characters, which is the upper bound for 4096 input tokens). Please reduce the length of the input "
         "prompt. (parameter=input_text, value=250050)",
     ],
 )

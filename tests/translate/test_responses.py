@@ -98,7 +98,7 @@ def test_what_a_modelfile_puts_first(body, roles):
         (
             {
                 "type": "message", "role": "assistant", "id": "msg_1", "status": "completed",
-                "content": [{"type": "output_text", "text": "a", "annotations": []}, {"type": "refusal", "refusal": "b"}],
+                "content": [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "b"}],
             },
             {"type": "message", "role": "assistant", "content": "ab"},
         ),

@@ -1,5 +1,7 @@
 """OpenAI's transcriptions and translations of sound: the form is handed on to the engine."""
 
+from collections.abc import AsyncIterator
+
 import aiohttp
 import msgspec
 from starlette.datastructures import FormData, UploadFile
@@ -94,11 +96,17 @@ def _copy(form: FormData, model: Model) -> aiohttp.FormData:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             kind = value.content_type or "application/octet-stream"
-            copy.add_field(name, value.file, filename=value.filename or name, content_type=kind)
+            copy.add_field(name, _pieces(value), filename=value.filename or name, content_type=kind)
         elif name != "model":
             copy.add_field(name, value)
     copy.add_field("model", model.engine_name)
     return copy
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    """Its content, read without blocking where it lies on disk."""
+    while piece := await file.read(2**16):
+        yield piece
 
 
 routes = [

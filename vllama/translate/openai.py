@@ -129,7 +129,7 @@ def read_options(request: Sampled, limit: int | None) -> Object:
 
 def complete(members: Mapping[str, Any], options: Mapping[str, Any], context_length: int | None) -> Object:
     """The members with the options in the engine's names and ranges."""
-    sampling = sampling_parameters(options)
+    sampling = sampling_parameters(check_options(options))
     if context_length is not None and sampling.get("max_tokens", 0) > context_length:
         sampling["max_tokens"] = context_length
     replaced = {*_OPTIONS, "repetition_penalty", "stop", "max_tokens"}
@@ -201,11 +201,11 @@ class ChatReply:
     def event(self, data: bytes) -> bytes:
         """The event for an event's data, empty where nothing is left to say."""
         chunk = _decode(data) | self._common
-        choices = chunk.get("choices") or []
-        said = [choice for choice in choices if self._says_something(choice)]
-        if choices and not said:
-            return b""
-        return b"data: " + _encode(chunk | {"choices": said}) + b"\n\n"
+        if choices := chunk.get("choices"):
+            chunk["choices"] = [choice for choice in choices if self._says_something(choice)]
+            if not chunk["choices"]:
+                return b""
+        return b"data: " + _encode(chunk) + b"\n\n"
 
     def _says_something(self, choice: Object) -> bool:
         delta = choice["delta"]
