@@ -455,6 +455,14 @@ async def test_events_that_are_no_chunks_pass(alone: Alone) -> None:
     assert passed == ["garbage", '"error"', "[DONE]"]
 
 
+@pytest.mark.parametrize("body", [b'{"choices"', b"[]", b"\xff"])
+async def test_a_reply_that_cannot_be_read(alone: Alone, body: bytes) -> None:
+    alone.engine.script(whole(body))
+    response = await alone.api.post(CHAT, json=CHATS)
+    assert response.status_code == 500
+    assert response.json()["error"]["message"].startswith("the engine's reply cannot be read: ")
+
+
 @pytest.mark.parametrize(("path", "more"), [(CHAT, {"messages": SAY}), ("/v1/completions", {"prompt": "x"})])
 async def test_an_error_in_a_stream_is_its_end(alone: Alone, path: str, more: dict[str, Any]) -> None:
     failure = {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}}

@@ -59,6 +59,13 @@ def test_members(body, expected):
     assert ask(body) == SAMPLING | {"input": [HELLO]} | expected
 
 
+def test_a_tool_with_a_grammar():
+    grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
+    free = {"type": "custom", "name": "f", "format": {"type": "text"}}
+    sent = ask({"tools": [{"type": "custom", "name": "f", "description": "Edits.", "format": grammar}, free]})["tools"]
+    assert sent == [free | {"description": 'Edits.\n\nIts input follows this lark grammar:\nstart: "x"'}, free]
+
+
 @pytest.mark.parametrize(
     ("reasoning", "enabled", "expected"),
     [

@@ -198,5 +198,8 @@ def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Respons
         raise missing_in_engine(handover.wanted, data, handover.action)
     if upstream.status >= 400:
         raise ApiError(*failure_text(upstream.status, data))
-    content = handover.rename(data, _encode(handover.wanted))
+    try:
+        content = handover.rename(data, _encode(handover.wanted))
+    except NOT_JSON as error:
+        raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
     return Response(content, upstream.status, media_type=upstream.content_type)

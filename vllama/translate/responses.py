@@ -70,6 +70,8 @@ def read_response_request(members: Mapping[str, Any], request: ResponsesRequest)
     kept = {name: value for name, value in members.items() if name not in dropped}
     if included := [name for name in request.include or () if name in _INCLUDED]:
         kept["include"] = included
+    if request.tools:
+        kept["tools"] = [_read_tool(tool) for tool in request.tools]
     return Asked(
         members=kept | _named_format(request.text),
         items=items,
@@ -177,6 +179,16 @@ def _read_call(item: Object, where: str) -> Object:
         return item | {"arguments": call_arguments(item.get("arguments"))}
     except ApiError:
         raise ApiError(400, f"{where}: failed to parse function call arguments: expected a JSON object") from None
+
+
+def _read_tool(tool: Object) -> Object:
+    """The engine cannot hold a model to a tool's grammar, so the model is told of it."""
+    grammar = tool.get("format")
+    if tool.get("type") != "custom" or not isinstance(grammar, dict) or grammar.get("type") != "grammar":
+        return tool
+    rules = f"Its input follows this {grammar.get('syntax', '')} grammar:\n{grammar.get('definition', '')}"
+    described = f"{tool.get('description') or ''}\n\n{rules}".strip()
+    return tool | {"description": described, "format": {"type": "text"}}
 
 
 def _joined(parts: Any) -> str:
