@@ -379,6 +379,14 @@ async def test_bodies_that_are_not_json(api: httpx.AsyncClient, body: bytes) -> 
     assert response.json()["error"]["message"].startswith("the request's body is not JSON: ")
 
 
+async def test_what_is_forgiven_in_a_body(alone: Alone) -> None:
+    alone.engine.script(whole({"choices": []}))
+    body = b'{"model": "demo", "messages": [{"role": "user", "content": "a\\ud83db\xff"}], "seed": 7} and more'
+    assert (await alone.api.post(CHAT, content=body)).status_code == 200
+    assert alone.engine.last_body["messages"] == [{"role": "user", "content": "a\ufffdb\ufffd"}]
+    assert alone.engine.last_body["seed"] == 7
+
+
 # Faults of the engine
 
 

@@ -65,7 +65,7 @@ def refusal(function, body):
         ({"max_tokens": 0}, {}),
         ({"max_tokens": -1}, {}),
         ({"max_tokens": 7}, {"max_tokens": 7}),
-        ({"max_tokens": 10**9}, {"max_tokens": 4096}),
+        ({"max_tokens": 10**30}, {"max_tokens": 4096}),
         ({"max_tokens": 7, "max_completion_tokens": 8}, {"max_tokens": 8}),
         ({"stop": ""}, {}),
         ({"stop": "a"}, {"stop": ["a"]}),

@@ -19,7 +19,7 @@ from vllama.errors import ApiError, EngineError
 from vllama.framing import STOPPING, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._dialects import Dialect, dialect_of
-from vllama.routes._edge import DIED, NOT_JSON, explain, gateway_of, missing_in_engine, read_bytes
+from vllama.routes._edge import DIED, NOT_JSON, explain, first_value, gateway_of, missing_in_engine, read_bytes
 from vllama.scheduler import Lease
 from vllama.translate.failure import failure_text
 
@@ -85,7 +85,10 @@ async def hand_over(request: Request, handover: Handover) -> Response:
 
 async def read_fields(request: Request) -> Fields:
     """The members of the body. Raises ApiError 400 where it is no JSON object."""
-    return _fields(await read_bytes(request))
+    try:
+        return _fields(await read_bytes(request))
+    except NOT_JSON as error:
+        raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 
 async def read_request(request: Request, type_: type[T]) -> tuple[Fields, T]:
@@ -94,12 +97,25 @@ async def read_request(request: Request, type_: type[T]) -> tuple[Fields, T]:
     Raises ApiError 400 naming the member that is wrong and what was expected.
     """
     body = await read_bytes(request)
-    fields = _fields(body)
     try:
-        return {name: value for name, value in fields.items() if value != _NULL}, msgspec.json.decode(body, type=type_)
+        return _members(body, type_)
+    except NOT_JSON:
+        # Halves of characters, and what follows the first value, are forgiven as Ollama forgives them.
+        return _members(_repaired(body), type_)
+
+
+def _members(body: bytes, type_: type[T]) -> tuple[Fields, T]:
+    fields = {name: value for name, value in _fields(body).items() if value != _NULL}
+    try:
+        return fields, msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
         raise ApiError(400, f"invalid request: {explain(error)}") from None
-    except NOT_JSON as error:
+
+
+def _repaired(body: bytes) -> bytes:
+    try:
+        return _encode(first_value(body))
+    except (*NOT_JSON, ValueError) as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 
@@ -110,8 +126,6 @@ def _fields(body: bytes) -> Fields:
         return _fields_decoder.decode(body)
     except msgspec.ValidationError:
         raise ApiError(400, "the request's body must be a JSON object") from None
-    except NOT_JSON as error:
-        raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 
 def text_field(fields: Fields, name: str) -> str:

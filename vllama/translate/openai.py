@@ -34,6 +34,7 @@ _EFFORTS: dict[str, bool | str] = {
     "max": "max",
 }
 _OPTIONS = ("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty")
+_LARGEST_LIMIT = 2**31 - 1
 _WITH_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _NAMELESS = {"name": "response"}
 
@@ -120,7 +121,8 @@ def read_effort(effort: str | None) -> Think:
 def read_options(request: Sampled, limit: int | None) -> Object:
     """What a request says about sampling, by Ollama's names. limit: the most tokens to generate."""
     named: Object = {name: getattr(request, name) for name in _OPTIONS}
-    named |= {"repeat_penalty": request.repetition_penalty, "num_predict": limit, "stop": _stop(request.stop)}
+    named |= {"repeat_penalty": request.repetition_penalty, "stop": _stop(request.stop)}
+    named["num_predict"] = None if limit is None else min(max(limit, -1), _LARGEST_LIMIT)
     try:
         return check_options(named)
     except ApiError as error:
