@@ -177,6 +177,12 @@ error: unclosed group
             id="bad regular expression",
         ),
         pytest.param(
+            "As of transformers v4.44, default chat template is no longer allowed, so you must provide a chat template "
+            "if the tokenizer does not define one.",
+            "the model has no chat template: use /v1/completions, or /api/generate",
+            id="no template",
+        ),
+        pytest.param(
             "You must use one kind of structured outputs constraint but none are specified: {'json': None}",
             "You must use one kind of structured outputs constraint but none are specified",
             id="an object of its own",

@@ -72,10 +72,10 @@ async def _hand_on(request: Request, form: FormData) -> Response:
     if not sound.size:
         raise ApiError(400, "audio file is empty")
     model = await find_model(request, wanted)
-    check_abilities(model, wanted, {"audio"})
+    check_abilities(model, {"audio"})
 
     def engine_form(lease: Lease) -> aiohttp.FormData:
-        check_abilities(lease.model, wanted, {"audio"})
+        check_abilities(lease.model, {"audio"})
         return _copy(form, lease.model)
 
     handover = Handover(model, wanted, request.url.path, engine_form, action="audio")

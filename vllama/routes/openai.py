@@ -17,11 +17,11 @@ from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import InvalidName, parse
-from vllama.routes._abilities import check_abilities
+from vllama.routes._abilities import check_abilities, check_chat
 from vllama.routes._edge import find_model, gateway_of, get, quote
 from vllama.routes._relay import Handover, hand_over, read_fields, read_request, text_field
 from vllama.scheduler import Lease
-from vllama.translate.openai import NO_USAGE, Chat, ChatReply, chat_body, completion_body, load_reply, read_chat
+from vllama.translate.openai import NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest
 
 
@@ -59,11 +59,12 @@ async def chat(request: Request) -> Response:
     if not wanted.strip():
         raise ApiError(400, "model is required")
     model = await find_model(request, wanted)
-    _check_chat(model, wanted, asked)
+    check_chat(model, wanted, asked.needs, think=asked.think)
     reply = ChatReply(wanted)
 
     def engine_body(lease: Lease) -> dict[str, Any]:
-        _check_chat(lease.model, wanted, asked)  # more may be known of it than before it was loaded
+        # More may be known of the model than before it was loaded.
+        check_chat(lease.model, wanted, asked.needs, think=asked.think)
         thinks = not lease.model.lacks("thinking")
         return chat_body(asked, lease.model.modelfile, thinks=thinks, context_length=lease.context_length)
 
@@ -81,14 +82,6 @@ async def chat(request: Request) -> Response:
     )
 
 
-def _check_chat(model: Model, wanted: str, asked: Chat) -> None:
-    if model.lacks("completion"):
-        raise ApiError(400, f"{quote(wanted)} does not support chat")
-    if not model.templated:
-        raise ApiError(400, f"{quote(wanted)} has no chat template: use /v1/completions, or /api/generate")
-    check_abilities(model, wanted, asked.needs, asked.think)
-
-
 async def completions(request: Request) -> Response:
     fields, body = await read_request(request, CompletionRequest)
     completion_body(fields, body, Modelfile(), None)  # says what is wrong before a model is loaded
@@ -96,7 +89,7 @@ async def completions(request: Request) -> Response:
     model = await find_model(request, wanted)
     if model.lacks("completion"):
         raise ApiError(400, f"{quote(wanted)} does not support generate")
-    check_abilities(model, wanted, {"insert"} if body.suffix else ())
+    check_abilities(model, {"insert"} if body.suffix else ())
     if not body.prompt and body.prompt_embeds is None:
         return await _load(request, model, body)
 

@@ -7,12 +7,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from vllama.errors import ApiError
-from vllama.models.catalogue import Model
-from vllama.routes._abilities import check_abilities
-from vllama.routes._edge import find_model, get, quote
+from vllama.routes._abilities import check_chat
+from vllama.routes._edge import find_model, get
 from vllama.routes._relay import Handover, hand_over, read_request
 from vllama.scheduler import Lease
-from vllama.translate.responses import Asked, ResponseReply, read_response_request, response_body
+from vllama.translate.responses import ResponseReply, read_response_request, response_body
 from vllama.wire.openai_requests import ResponsesRequest
 
 
@@ -23,11 +22,12 @@ async def create(request: Request) -> Response:
     if not wanted.strip():
         raise ApiError(400, "model is required")
     model = await find_model(request, wanted)
-    _check(model, wanted, asked)
+    check_chat(model, wanted, asked.needs, think=asked.think)
     reply = ResponseReply(wanted)
 
     def engine_body(lease: Lease) -> dict[str, Any]:
-        _check(lease.model, wanted, asked)  # more may be known of it than before it was loaded
+        # More may be known of the model than before it was loaded.
+        check_chat(lease.model, wanted, asked.needs, think=asked.think)
         thinks = not lease.model.lacks("thinking")
         return response_body(asked, lease.model.modelfile, thinks=thinks, context_length=lease.context_length)
 
@@ -44,14 +44,6 @@ async def create(request: Request) -> Response:
             failure=lambda _status, message: reply.failure(message),
         ),
     )
-
-
-def _check(model: Model, wanted: str, asked: Asked) -> None:
-    if model.lacks("completion"):
-        raise ApiError(400, f"{quote(wanted)} does not support chat")
-    if not model.templated:
-        raise ApiError(400, f"{quote(wanted)} has no chat template: use /v1/completions, or /api/generate")
-    check_abilities(model, wanted, asked.needs, asked.think)
 
 
 async def not_kept(request: Request) -> Response:

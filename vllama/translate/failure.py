@@ -11,6 +11,7 @@ CONTEXT_EXCEEDED = (
     "adjust the context length in settings, or use a model with a longer context length"
 )
 
+_NO_TEMPLATE = "default chat template is no longer allowed"
 _TOO_LONG = ("maximum context length", "longer than the maximum model length", "exceeds the max_model_len")
 
 _PARAMETER = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
@@ -61,6 +62,8 @@ def _plain(message: str) -> str:
         return _first_complaint(message)
     if message.startswith("Grammar error: "):
         return f"the format cannot be followed: {_grammar_reason(message.removeprefix('Grammar error: '))}"
+    if _NO_TEMPLATE in message:
+        return "the model has no chat template: use /v1/completions, or /api/generate"
     return _PARAMETER.sub("", message).partition(": {'")[0]
 
 
