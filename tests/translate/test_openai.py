@@ -200,6 +200,7 @@ def test_no_messages(messages):
         ({"type": "text"}, "invalid message content type: map[string]interface {}"),
         (["Hello!"], "invalid message format"),
         ([{"type": "nope"}], "invalid message format"),
+        ([{"type": ["text"]}], "invalid message format"),
         ([{"type": "text"}], "invalid message format"),
         ([{"type": "image_url"}], "invalid message format"),
         ([{"type": "image_url", "image_url": {"url": 5}}], "invalid message format"),
@@ -296,8 +297,15 @@ def test_results_of_tools_get_their_names():
         {"role": "tool", "tool_call_id": "a", "content": "1"},
         {"role": "tool", "tool_call_id": "a", "content": "2", "name": "given"},
         {"role": "tool", "tool_call_id": "b", "content": "3"},
+        {"role": "tool", "tool_call_id": ["a"], "content": "4"},
     ]
-    assert [message.get("name") for message in chat({"messages": messages})["messages"]] == [None, "f", "given", None]
+    assert [message.get("name") for message in chat({"messages": messages})["messages"]] == [
+        None,
+        "f",
+        "given",
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(

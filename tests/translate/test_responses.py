@@ -164,6 +164,10 @@ def test_needs():
             {"input": [{"role": "user", "content": [{"type": "nope"}]}]},
             "input[0].content[0]: unknown content type: nope",
         ),
+        (
+            {"input": [{"role": "assistant", "content": [{"type": "output_text", "text": 5}]}]},
+            "input[0].content[0].text: expected string",
+        ),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "file inputs are not currently supported"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}]},

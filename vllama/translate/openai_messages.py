@@ -75,8 +75,9 @@ def _message(message: Object, where: str, functions: Mapping[str, str | None]) -
             raise ApiError(400, f"{where}.tool_calls: expected array")
         if calls:
             read["tool_calls"] = [_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(calls)]
-    if read["role"] == "tool" and not read.get("name") and (name := functions.get(read.get("tool_call_id", ""))):
-        read["name"] = name
+    answered = read.get("tool_call_id")
+    if read["role"] == "tool" and not read.get("name") and isinstance(answered, str) and functions.get(answered):
+        read["name"] = functions[answered]
     return read
 
 
@@ -90,7 +91,7 @@ def _content(message: Object) -> Any:
 
 
 def _part(part: Any) -> Object:
-    if not isinstance(part, dict) or part.get("type") not in _PARTS:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str) or part["type"] not in _PARTS:
         raise ApiError(400, "invalid message format")
     if part["type"] == "text" and not isinstance(part.get("text"), str):
         raise ApiError(400, "invalid message format")

@@ -142,7 +142,7 @@ def _read_message(item: Object, where: str) -> Object:
     read = {"type": "message", "role": item["role"].lower(), "content": content}
     if read["role"] == "assistant" and isinstance(content, list):
         # The engine reads only the first part of what a model said.
-        read["content"] = "".join(part.get("text") or part.get("refusal") or "" for part in content)
+        read["content"] = "".join(part.get("text") or part.get("refusal", "") for part in content)
     return read
 
 
@@ -158,6 +158,8 @@ def _check_part(part: Any, where: str) -> None:
             raise ApiError(400, "file inputs are not currently supported")
         case other if other not in _TEXTS:
             raise ApiError(400, f"{where}: unknown content type: {other}")
+        case _ if not isinstance(part.get("text", part.get("refusal")), str):
+            raise ApiError(400, f"{where}.text: expected string")
 
 
 def _read_reasoning(item: Object, where: str) -> list[Object]:
@@ -197,7 +199,8 @@ def _joined(parts: Any) -> str:
 
 
 def _show_images(items: Sequence[Object]) -> bool:
-    contents = (item["content"] for item in items if isinstance(item.get("content"), list))
+    messages = (item for item in items if item.get("type") == "message")
+    contents = (message["content"] for message in messages if isinstance(message["content"], list))
     return any(part.get("type") == "input_image" for content in contents for part in content)
 
 
