@@ -183,6 +183,14 @@ error: unclosed group
             id="no template",
         ),
         pytest.param(
+            "suffix is only supported for models with FIM completion rendering",
+            "the model does not support insert",
+            id="insert",
+        ),
+        pytest.param(
+            "demo:latest is not a multimodal model", "the model does not support images or sound", id="multimodal"
+        ),
+        pytest.param(
             "You must use one kind of structured outputs constraint but none are specified: {'json': None}",
             "You must use one kind of structured outputs constraint but none are specified",
             id="an object of its own",

@@ -11,8 +11,14 @@ CONTEXT_EXCEEDED = (
     "adjust the context length in settings, or use a model with a longer context length"
 )
 
-_NO_TEMPLATE = "default chat template is no longer allowed"
 _TOO_LONG = ("maximum context length", "longer than the maximum model length", "exceeds the max_model_len")
+
+_INABILITIES = {
+    "default chat template is no longer allowed": "the model has no chat template: use /v1/completions, or /api/generate",
+    "suffix is only supported for models": "the model does not support insert",
+    "is not a multimodal model": "the model does not support images or sound",
+}
+"""What is known before an engine is asked, but of models of which nothing is known."""
 
 _PARAMETER = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
 _LISTED = re.compile(r"^ +(\{'type': .*\})$", re.MULTILINE)
@@ -62,8 +68,9 @@ def _plain(message: str) -> str:
         return _first_complaint(message)
     if message.startswith("Grammar error: "):
         return f"the format cannot be followed: {_grammar_reason(message.removeprefix('Grammar error: '))}"
-    if _NO_TEMPLATE in message:
-        return "the model has no chat template: use /v1/completions, or /api/generate"
+    for sign, text in _INABILITIES.items():
+        if sign in message:
+            return text
     return _PARAMETER.sub("", message).partition(": {'")[0]
 
 
