@@ -14,7 +14,7 @@ CONTEXT_EXCEEDED = (
 _TOO_LONG = ("maximum context length", "longer than the maximum model length", "exceeds the max_model_len")
 
 _INABILITIES = {
-    "default chat template is no longer allowed": "the model has no chat template: use /v1/completions, or /api/generate",
+    "chat template is no longer allowed": "the model has no chat template: use /v1/completions, or /api/generate",
     "suffix is only supported for models": "the model does not support insert",
     "is not a multimodal model": "the model does not support images or sound",
 }
