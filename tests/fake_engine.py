@@ -85,7 +85,7 @@ class Recordings:
 
 @dataclass
 class Asked:
-    """A request that the fake engine got."""
+    """A request that the fake engine got. body: JSON decoded, anything else as text."""
 
     method: str
     path: str
@@ -134,7 +134,8 @@ class FakeEngine:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         data = await request.read()
-        body = json.loads(data) if data else None
+        is_json = request.content_type == "application/json"
+        body = (json.loads(data) if is_json else data.decode("latin-1")) if data else None
         self.asked.append(Asked(request.method, request.path, body, dict(request.headers)))
         behaviour = self.scripts.pop(0) if self.scripts else self.answer
         if behaviour is None:

@@ -16,14 +16,25 @@ from starlette.routing import BaseRoute, Match, Route
 from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
-from vllama.routes import cloud, embeddings, health, inference, models, openai, ranking, tokens
+from vllama.routes import (
+    audio,
+    cloud,
+    embeddings,
+    health,
+    inference,
+    models,
+    openai,
+    ranking,
+    responses,
+    tokens,
+)
 from vllama.routes._body import BodyTooLargeError, HangUp
 from vllama.routes._dialects import dialect_of
 from vllama.security.guard import Guard
 
 logger = logging.getLogger("vllama")
 
-_ENDPOINTS = (models, inference, embeddings, tokens, ranking, openai, cloud, health)
+_ENDPOINTS = (models, inference, embeddings, tokens, ranking, openai, responses, audio, cloud, health)
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""
 _EVERYONE = Guard()

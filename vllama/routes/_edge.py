@@ -65,14 +65,14 @@ async def read_body(request: Request, type_: type[T], *, empty: str = "missing r
         if not _CAPITAL_KEY.search(body):
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                 return msgspec.json.decode(body, type=type_ | None) or type_()
-        return msgspec.convert(_tidy(_first_value(body), type_), type_ | None) or type_()
+        return msgspec.convert(_tidy(first_value(body), type_), type_ | None) or type_()
     except msgspec.ValidationError as error:
-        raise ApiError(400, f"invalid request: {_explain(error)}") from None
+        raise ApiError(400, f"invalid request: {explain(error)}") from None
     except (*NOT_JSON, ValueError) as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 
-def _first_value(body: bytes) -> Any:
+def first_value(body: bytes) -> Any:
     """Bytes that are no UTF-8, and halves of characters that a client cut in two, become U+FFFD."""
     text = body.decode("utf-8", "replace").lstrip()
     value, end = json.JSONDecoder().raw_decode(text)
@@ -96,7 +96,7 @@ def _tidy(value: Any, type_: Any) -> Any:
     return value
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def explain(error: msgspec.ValidationError) -> str:
     """msgspec's "Expected `str`, got `int` - at `$.messages[0].content`" with the field first."""
     text, _, path = str(error).replace("`", "").partition(" - at ")
     text = text[:1].lower() + text[1:].replace(" | null", "")
