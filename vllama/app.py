@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
-from vllama.routes import health, inference, models, openai
+from vllama.routes import anthropic, health, inference, models, openai
 from vllama.routes._dialects import dialect_of
 
 logger = logging.getLogger("vllama")
@@ -37,7 +37,7 @@ def create_app(gateway: Gateway) -> Starlette:
             await gateway.scheduler.close()
 
     app = Starlette(
-        routes=[*models.routes, *inference.routes, *openai.routes, *health.routes],
+        routes=[*models.routes, *inference.routes, *openai.routes, *anthropic.routes, *health.routes],
         lifespan=lifespan,
         exception_handlers={
             ApiError: _api_error,

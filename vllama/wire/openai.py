@@ -35,6 +35,7 @@ class Choice(Struct):
     """`message` in a whole chat reply, `delta` in a chat chunk, `text` in both forms of a completion."""
 
     message: Message | None = None
+    stop_reason: int | str | None = None
     delta: Message | None = None
     text: str | None = None
     finish_reason: str | None = None
