@@ -318,7 +318,6 @@ def test_an_empty_reply() -> None:
         ({"content": "x"}, "stop", "END", ("stop_sequence", "END")),
         ({"content": "x"}, "stop", "the Modelfile's", ("end_turn", None)),
         ({"content": "x"}, "length", None, ("max_tokens", None)),
-        ({"content": "x"}, "abort", None, (None, None)),
         (call(0, "{}"), "stop", None, ("tool_use", None)),
         (call(0, "{}"), "tool_calls", None, ("tool_use", None)),
         (call(0, "{}"), "stop", "END", ("tool_use", None)),

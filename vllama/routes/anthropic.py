@@ -100,7 +100,10 @@ def _reply(content: Any) -> Response:
 
 async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
     async with _engine_reply(exchange) as response:
-        return reply.whole(_decode(await response.read()))
+        message = reply.whole(_decode(await response.read()))
+    if not reply.finished:
+        raise _broken_off()
+    return message
 
 
 async def _count(exchange: _Exchange) -> dict[str, int]:
@@ -141,18 +144,20 @@ async def _streamed_events(exchange: _Exchange, reply: MessageReply) -> AsyncGen
 
 
 async def _translated_events(response: EngineResponse, reply: MessageReply) -> AsyncGenerator[bytes, None]:
-    complete = False
     async with contextlib.aclosing(server_sent_events(response)) as batches:
         async for batch in batches:
-            complete = complete or b"[DONE]" in batch
             events, failure = _translate(batch, reply)
             if events:
                 yield events
             if failure is not None:
                 raise failure
-    if not complete and not reply.finished:
-        raise ApiError(500, f"{DIED}: its reply broke off")
+    if not reply.finished:
+        raise _broken_off()
     yield encode_events(reply.close())
+
+
+def _broken_off() -> ApiError:
+    return ApiError(500, f"{DIED}: its reply broke off")
 
 
 def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError | None]:

@@ -6,14 +6,13 @@ from typing import Any
 
 import msgspec
 
-from vllama.translate.reply import Piece, Reply, done_reason
+from vllama.translate.reply import Piece, Reply
 from vllama.wire.ollama import ToolCall
 from vllama.wire.openai import Completion
 
 Object = dict[str, Any]
 Event = dict[str, Any]
 
-_STOP_REASONS = {"length": "max_tokens", "stop": "end_turn"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -39,7 +38,8 @@ class MessageReply:
 
     @property
     def finished(self) -> bool:
-        return self._reply.finish_reason is not None
+        """Whether the engine brought the reply to an end."""
+        return self._reply.finish_reason not in (None, "abort")
 
     def whole(self, completion: Completion) -> Object:
         """The message that a whole reply is."""
@@ -58,11 +58,9 @@ class MessageReply:
         return self._begin() + (self._add(piece) if piece else [])
 
     def close(self) -> list[Event]:
-        """The events that end a stream."""
-        rest = self._reply.close()
-        events = self._begin() + (self._add(rest) if rest else []) + self._close_block()
+        """The events that end the stream of a finished reply."""
         return [
-            *events,
+            *self._close_block(),
             {"type": "message_delta", "delta": self._ending(), "usage": self._usage()},
             {"type": "message_stop"},
         ]
@@ -93,12 +91,13 @@ class MessageReply:
         }
 
     def _ending(self) -> Object:
-        if self._called and self._reply.finish_reason != "length":
-            return {"stop_reason": "tool_use", "stop_sequence": None}
-        if self._matched is not None:
-            return {"stop_reason": "stop_sequence", "stop_sequence": self._matched}
-        reason = done_reason(self._reply.finish_reason)
-        return {"stop_reason": _STOP_REASONS[reason] if reason else None, "stop_sequence": None}
+        if self._reply.finish_reason == "length":
+            reason = "max_tokens"
+        elif self._called:
+            reason = "tool_use"
+        else:
+            reason = "end_turn" if self._matched is None else "stop_sequence"
+        return {"stop_reason": reason, "stop_sequence": self._matched if reason == "stop_sequence" else None}
 
     def _add(self, piece: Piece) -> list[Event]:
         events: list[Event] = []
