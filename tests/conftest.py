@@ -22,6 +22,7 @@ from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.inspect import inspect
 from vllama.models.names import parse
+from vllama.protocol import Protocol
 from vllama.scheduler import LocalScheduler
 
 
@@ -54,7 +55,7 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def _serve(app: Starlette) -> AsyncIterator[str]:
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, lifespan="on", ws="none", http="httptools", log_config=None, access_log=False,
+        app, host="127.0.0.1", port=0, lifespan="on", ws="none", http=Protocol, log_config=None, access_log=False,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = _Server(config)

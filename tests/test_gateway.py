@@ -3,7 +3,8 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,11 +13,12 @@ import pytest
 
 from tests.conftest import Serve
 from tests.fake_engine import FakeEngine, Stream, chat_events, model_list, refusal
+from vllama.engine.install import Environment, Profile
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
 from vllama.scheduler import AttachedScheduler
-from vllama.server import attached_app
+from vllama.server import attached_app, local_app
 from vllama.settings import Settings
 
 SAY = [{"role": "user", "content": "Hello!"}]
@@ -67,9 +69,48 @@ async def test_a_servers_model_gets_a_name_and_is_asked_for_by_its_own(
     assert engine.asked[-1].headers["Authorization"] == "Bearer secret"
 
 
+async def test_ids_that_read_as_one_name_are_all_reachable(
+    attached: httpx.AsyncClient, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    identifiers = ["/srv/a/demo", "Demo", "demo", "/srv/b/demo", "demo", "x:cloud"]
+    engine.script(model_list(*identifiers), model_list(*identifiers))
+    with caplog.at_level(logging.INFO, "vllama"):
+        listed = await names(attached)
+        assert await names(attached) == listed
+    assert listed[0] == "Demo:latest", "an id that is a name keeps it"
+    assert len({name.lower() for name in listed}) == 5, "the same id twice is one model"
+    assert len(caplog.messages) == 3, "logged once"
+    assert f"/srv/b/demo is called {listed[3]}, as Demo has its name" in caplog.messages
+    for name, identifier in zip(listed, ["Demo", "demo", "/srv/a/demo", "/srv/b/demo", "x:cloud"], strict=True):
+        engine.script(Stream(*chat_events("Hello")))
+        assert (await attached.post("/api/chat", json={"model": name, "messages": SAY})).status_code == 200
+        assert engine.last_body["model"] == identifier
+
+
+@pytest.mark.parametrize("name", ["hf.co/some/Model", "https://huggingface.co/Some/Model:latest", "Some/model"])
+async def test_a_hub_repositorys_model_by_its_address(
+    attached: httpx.AsyncClient, engine: FakeEngine, name: str
+) -> None:
+    engine.script(model_list("Some/Model"), Stream(*chat_events("Hello")))
+    response = await attached.post("/api/chat", json={"model": name, "messages": SAY})
+    assert response.status_code == 200
+    assert f'"model":"{name}"' in response.text
+
+
+async def test_a_name_comes_before_a_repository_and_a_tag_is_another_format() -> None:
+    mine = Model(parse("mine"), source="Some/Model", engine_name="mine")
+    namesake = Model(parse("Some/Model"), source="/a/folder", engine_name="namesake")
+    catalogue = Catalogue([mine, namesake])
+    gateway = Gateway(catalogue, AttachedScheduler(None, catalogue))  # type: ignore[arg-type]
+    assert await gateway.find(parse("some/model")) is namesake
+    assert await gateway.find(parse("hf.co/some/model")) is mine
+    assert await gateway.find(parse("hf.co/some/model:Q4_K_M")) is None
+    assert await gateway.find(parse("localhost:5000/some/model")) is None
+
+
 async def test_what_is_told_of_a_servers_model(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
     models = model_list("demo", context_length=2048)
-    engine.script(models, models)
+    engine.script(models, models, models)
     (tag,) = (await attached.get("/api/tags")).json()["models"]
     assert tag["details"]["context_length"] == 2048
     assert len(tag["digest"]) == 64
@@ -90,8 +131,15 @@ async def test_the_servers_list_is_read_when_a_name_is_unknown(attached: httpx.A
     assert [asked.path for asked in engine.asked] == 3 * ["/v1/models"]
 
 
+async def test_all_of_a_servers_models_are_loaded(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.script(model_list("demo", "other"))
+    running = (await attached.get("/api/ps")).json()["models"]
+    assert [entry["name"] for entry in running] == ["demo:latest", "other:latest"]
+    assert {datetime.fromisoformat(entry["expires_at"]).year > 2250 for entry in running} == {True}
+
+
 async def test_nothing_of_a_server_is_unloaded(attached: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.script(model_list("demo"))
+    engine.script(model_list("demo"), model_list("demo"))
     reply = await attached.post("/api/generate", json={"model": "demo", "keep_alive": 0})
     assert reply.json()["done_reason"] == "unload"
     assert [entry["name"] for entry in (await attached.get("/api/ps")).json()["models"]] == ["demo:latest"]
@@ -99,6 +147,7 @@ async def test_nothing_of_a_server_is_unloaded(attached: httpx.AsyncClient, engi
 
 REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("GET", "/api/tags", None),
+    ("GET", "/api/ps", None),
     ("GET", "/v1/models", None),
     ("POST", "/api/show", {"model": "demo"}),
     ("POST", "/api/chat", {"model": "demo", "messages": SAY}),
@@ -141,6 +190,16 @@ async def test_models_are_sorted_by_their_last_change(models: dict[str, Model]) 
     assert listed[0].name.model == "unknown", "as new as the catalogue, as nothing is known of its files"
     changed = [modified(catalogue, model) for model in listed]
     assert changed == sorted(changed, reverse=True)
+
+
+@pytest.mark.parametrize(("profile", "on_gpu"), [(Profile.CPU, False), (Profile.CUDA, True)])
+def test_where_models_run(tmp_path: Path, profile: Profile, on_gpu: bool) -> None:
+    flags = tmp_path / "flags.json"
+    flags.write_text('{"flags": []}')
+    environment = Environment(Path("/engine/bin/python"), "0.32.0", profile, flags)
+    with contextlib.ExitStack() as stack:
+        gateway: Gateway = local_app(Settings(home=tmp_path), Catalogue([]), environment, stack).state.gateway
+    assert gateway.on_gpu is on_gpu
 
 
 def test_a_note_is_logged_once_for_each_key(caplog: pytest.LogCaptureFixture) -> None:

@@ -481,7 +481,7 @@ async def test_keep_alives_of_those_who_waited(scheduler: LocalScheduler, engine
     engines.held = {"start"}
     users = [User(scheduler, A, keep_alive) for keep_alive in (10.0, 20.0, None)]
     await settle()
-    assert scheduler.loaded() == [Loaded(A, INF, 4096)], "listed while it loads"
+    assert scheduler.loaded() == [Loaded(A, INF, 4096, State.STARTING)], "listed while it loads"
     release(engines)
     for user in users:
         await user.entered()
@@ -559,7 +559,7 @@ async def test_a_request_during_an_unload_waits_for_a_new_engine(scheduler: Loca
     await once(scheduler, A)
     scheduler.unload(A)
     await until(lambda: engines.last.state is State.STOPPING)
-    assert scheduler.loaded() == []
+    assert scheduler.loaded() == [Loaded(A, 0.0, 4096, State.STOPPING)], "its memory is not free yet"
     user = User(scheduler, A)
     await settle()
     assert user.lease is None

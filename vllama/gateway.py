@@ -1,13 +1,14 @@
 """What every route works with."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from vllama.engine.client import EngineClient
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue, Model
-from vllama.models.names import ModelName, is_valid, name_from_source, parse
+from vllama.models.names import TAG, ModelName, is_valid, name_from_source, parse
 from vllama.scheduler import Scheduler
 from vllama.wire.openai import ModelCard, ModelList
 
@@ -16,19 +17,34 @@ logger = logging.getLogger("vllama")
 
 @dataclass
 class Gateway:
-    """The models, who runs them, and, where that is somebody else, the connection to ask for their names."""
+    """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
+
+    on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and
+    unpacked.
+    """
 
     catalogue: Catalogue
     scheduler: Scheduler
     attached: EngineClient | None = None
     preload: Model | None = None
+    on_gpu: bool = True
+    max_body: int = 256 * 2**20
     _noted: set[str] = field(default_factory=set)
 
     async def find(self, name: ModelName) -> Model | None:
-        """The model of that name, None where there is none."""
-        if self.attached is not None and self.catalogue.find(name) is None:
+        """The model of that name, or from the hub repository that the name reads as, None where there is none."""
+        model = self._known(name)
+        if model is None and self.attached is not None:
             await self.refresh()
-        return self.catalogue.find(name)
+            model = self._known(name)
+        return model
+
+    def _known(self, name: ModelName) -> Model | None:
+        model = self.catalogue.find(name)
+        # Another tag names one of the repository's other formats.
+        if model is None and name.hub_id is not None and name.tag.lower() == TAG:
+            return self.catalogue.find_by_source(name.hub_id)
+        return model
 
     async def models(self) -> list[Model]:
         """All models, the most recently changed first."""
@@ -47,7 +63,17 @@ class Gateway:
                 f"the server at {self.attached.url} does not list its models: {error.message}; "
                 "check that it runs, and --engine-url",
             ) from error
-        self.catalogue.replace_all(_attached_model(card) for card in listed.data)
+        self.catalogue.replace_all(self._attached_models({card.id: card for card in listed.data}.values()))
+
+    def _attached_models(self, cards: Iterable[ModelCard]) -> Iterator[Model]:
+        """The server's models by names of their own. Ids that are names keep them, the first of two that read alike."""
+        owners: dict[str, str] = {}
+        for card in sorted(cards, key=lambda card: not _is_name(card.id)):
+            name = parse(card.id if _is_name(card.id) else name_from_source(card.id))
+            if (owner := owners.setdefault(name.key, card.id)) != card.id:
+                name = name.set_apart(card.id)
+                self.note_once(f"name {card.id}", f"{card.id} is called {name.short}, as {owner} has its name")
+            yield Model(name, source=card.id, engine_name=card.id, context_length=card.max_model_len)
 
     def note_once(self, key: str, text: str) -> None:
         """Log what concerns a model, not a request, the first time only."""
@@ -61,6 +87,5 @@ def modified(catalogue: Catalogue, model: Model) -> datetime:
     return model.checkpoint.modified if model.checkpoint else catalogue.created
 
 
-def _attached_model(card: ModelCard) -> Model:
-    name = parse(card.id if is_valid(card.id) else name_from_source(card.id))
-    return Model(name, source=card.id, engine_name=card.id, context_length=card.max_model_len)
+def _is_name(identifier: str) -> bool:
+    return is_valid(identifier) and not parse(identifier).is_remote

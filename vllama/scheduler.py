@@ -37,11 +37,15 @@ class Lease:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory. remaining: seconds until it is unloaded unless it is used, `inf` for never."""
+    """A model in memory, on its way there (STARTING) or out of it (STOPPING).
+
+    remaining: seconds until it is unloaded unless it is used, `inf` for never.
+    """
 
     model: Model
     remaining: float
     context_length: int | None
+    state: State = State.READY
 
 
 class Scheduler(Protocol):
@@ -90,6 +94,15 @@ class _Resident:
             return self.keep_alive
         return max(0.0, self.idle_since + self.keep_alive - asyncio.get_running_loop().time())
 
+    @property
+    def takes_memory(self) -> bool:
+        return self.engine.state is not State.FAILED
+
+    def shown(self) -> Loaded:
+        stopping = self.engine.state is State.STOPPING
+        remaining = 0.0 if stopping else self.remaining
+        return Loaded(self.model, remaining, self.engine.context_length, self.engine.state)
+
     def must_go(self, *, wanted: bool) -> bool:
         """Whether it is to be unloaded. wanted: whether its place is."""
         dead = self.engine.state is not State.READY
@@ -129,6 +142,7 @@ class LocalScheduler:
         self._keep_alive = keep_alive
         self._max_queue = max_queue
         self._resident: _Resident | None = None
+        self._leaving: _Resident | None = None
         self._waiters: list[_Waiter] = []
         self._mover: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()  # what the mover waits for
@@ -157,10 +171,7 @@ class LocalScheduler:
             self._wake()
 
     def loaded(self) -> list[Loaded]:
-        resident = self._resident
-        if resident is None or resident.engine.state not in (State.STARTING, State.READY):
-            return []
-        return [Loaded(resident.model, resident.remaining, resident.engine.context_length)]
+        return [resident.shown() for resident in (self._resident, self._leaving) if resident and resident.takes_memory]
 
     def drain(self) -> None:
         self._draining = True
@@ -265,7 +276,7 @@ class LocalScheduler:
             resident.rest()
 
     async def _unload(self, resident: _Resident) -> None:
-        self._resident = None
+        self._resident, self._leaving = None, resident
         if resident.watch is not None:
             resident.watch.cancel()
         if resident.engine.state is State.READY:
@@ -274,6 +285,8 @@ class LocalScheduler:
             await resident.engine.stop()
         except Exception:
             logger.exception("%s: stopping its engine failed", resident.model.name.short)
+        finally:
+            self._leaving = None
 
     def _fail(self, model: Model, error: BaseException) -> None:
         if isinstance(error, VllamaError):

@@ -83,7 +83,7 @@ def test_a_model_without_a_template_a_swap_and_an_unload(tmp_path: Path) -> None
         engine = served.engine_processes()
         httpx.post(f"{served.url}/api/generate", json={"model": "demo-embed", "keep_alive": 0})
         wait_until(lambda: not alive(engine), 10, "the unloaded engine ends")
-        assert httpx.get(f"{served.url}/api/ps").json() == {"models": []}
+        wait_until(lambda: httpx.get(f"{served.url}/api/ps").json() == {"models": []}, 10, "it is not listed any more")
 
 
 def _dot(left: list[float], right: list[float]) -> float:

@@ -101,6 +101,10 @@ def test_two_models_of_one_name(arguments: list[str], name: str) -> None:
         ("~nobody-here/x", f"there is no model '~nobody-here/x': {HELP}"),
         ("x" * 300, f"there is no model '{'x' * 300}': {HELP}"),
         ("x\0y", f"there is no model 'x\\x00y': {HELP}"),
+        (
+            "x:7b-cloud=demo",
+            "x:7b-cloud reads as a model of Ollama's cloud: give another tag than `cloud` and those ending in `-cloud`",
+        ),
         ("x=nonsense", f"there is no model 'nonsense': {HELP}"),
         ("x=", "'x=' names a model without a source: write NAME=FOLDER or NAME=ORGANISATION/MODEL"),
         (
@@ -127,3 +131,11 @@ def test_finding_and_replacing() -> None:
     assert list(catalogue) == [changed, second]
     catalogue.replace_all([second])
     assert (list(catalogue), len(catalogue)) == ([second], 1)
+
+
+def test_finding_by_source() -> None:
+    catalogue = read_catalogue(["small=Some/Model", "other=Some/Model", "demo"])
+    found = catalogue.find_by_source("some/MODEL")
+    assert found is not None
+    assert found.name.short == "small:latest"
+    assert catalogue.find_by_source("Some/Other") is None

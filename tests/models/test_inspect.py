@@ -10,13 +10,7 @@ import pytest
 
 from tests.models.conftest import QWEN3, safetensors
 from vllama.errors import ConfigError
-from vllama.models.inspect import (
-    details,
-    format_parameter_count,
-    inspect,
-    model_info,
-    parameters_text,
-)
+from vllama.models.inspect import inspect, read_tensors
 
 Build = Callable[..., Path]
 DEMO = Path(__file__).parents[2] / "vllama" / "demo"
@@ -42,45 +36,6 @@ def test_a_chat_model(build: Build) -> None:
     assert checkpoint.chat_template == CHAT
     assert checkpoint.generation == {"temperature": 0.6}
     assert checkpoint.config["model_type"] == "qwen3"
-
-
-def test_details_and_model_info(build: Build) -> None:
-    checkpoint = inspect(build())
-    shown = details(checkpoint)
-    assert shown == {
-        "parent_model": "",
-        "format": "safetensors",
-        "family": "qwen3",
-        "families": ["qwen3"],
-        "parameter_size": "40",
-        "quantization_level": "BF16",
-        "context_length": 4096,
-        "embedding_length": 64,
-    }
-    assert details(checkpoint, lengths=False) == {
-        key: value for key, value in shown.items() if not key.endswith("_length")
-    }
-    assert model_info(checkpoint) == {
-        "general.architecture": "qwen3",
-        "general.file_type": 32,
-        "general.parameter_count": 40,
-        "qwen3.context_length": 4096,
-        "qwen3.embedding_length": 64,
-        "qwen3.block_count": 2,
-        "qwen3.attention.head_count": 4,
-        "qwen3.attention.head_count_kv": 2,
-        "qwen3.feed_forward_length": 128,
-        "qwen3.rope.freq_base": 1000000.0,
-        "qwen3.vocab_size": 100,
-    }
-
-
-def test_model_info_always_has_both_lengths(build: Build) -> None:
-    checkpoint = inspect(build({"architectures": ["StrangeForCausalLM"]}))
-    info = model_info(checkpoint)
-    assert info["general.architecture"] == "strange"
-    assert info["strange.context_length"] == 2048
-    assert info["strange.embedding_length"] == 0
 
 
 @pytest.mark.parametrize("name", ["chat", "embed"])
@@ -151,7 +106,6 @@ def test_a_multimodal_model(build: Build) -> None:
     assert checkpoint.families == ("qwen3_vl", "qwen3_vl_text")
     assert checkpoint.embedding_length == 64
     assert checkpoint.vision_block_count == 27
-    assert model_info(checkpoint)["qwen3_vl.vision.block_count"] == 27
 
 
 @pytest.mark.parametrize(
@@ -191,7 +145,7 @@ TOOL = '<tool_call>{"name": '
         (f"{{% if 'tools' in message %}}{TOOL}{{% endif %}}", ("completion",)),
         # Nothing understands what it writes: then the engine cannot answer with calls.
         ("{% if tools %}CALL:{% endif %}", ("completion",)),
-        ("{{ prefix }}{{ suffix }}", ("completion", "insert")),
+        ("{{ prefix }}{{ suffix }}", ("completion",)),
         ("{% if enable_thinking %}<think>{% endif %}", ("completion", "thinking")),
         ("{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}", ("completion", "thinking")),
         ("{{ unclosed", ("completion",)),
@@ -203,6 +157,19 @@ def test_capabilities_by_template(build: Build, template: str, capabilities: tup
     checkpoint = inspect(build(files={"chat_template.jinja": template}))
     assert checkpoint.capabilities == capabilities
     assert checkpoint.chat_template == template
+
+
+def test_a_code_model_fills_in_the_middle(build: Build) -> None:
+    marks = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
+    tokens = {
+        "tokenizer_config.json": {"added_tokens_decoder": {str(at): {"content": mark} for at, mark in enumerate(marks)}}
+    }
+    coder = inspect(build(files=tokens, name="tiny-coder"))
+    assert ("insert" in coder.capabilities, coder.fim_format) == (
+        True,
+        "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>",
+    )
+    assert inspect(build(files=tokens, name="tiny")).fim_format is None
 
 
 @pytest.mark.parametrize(
@@ -446,37 +413,6 @@ def test_license(build: Build, files: dict[str, Any], expected: str | None) -> N
     assert inspect(build(files=files)).license == expected
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (7_615_616_512, "7.6B"),
-        (8_030_261_248, "8.0B"),
-        (8_000_000_000, "8B"),
-        (22_565_000, "22.57M"),
-        (137_000_000, "137M"),
-        (45_000, "45K"),
-        (754_944, "755K"),
-        (999, "999"),
-        (0, "0"),
-    ],
-)
-def test_format_parameter_count(count: int, text: str) -> None:
-    assert format_parameter_count(count) == text
-
-
-def test_parameters_text() -> None:
-    generation = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.0, "eos_token_id": [1, 2], "do_sample": True}
-    assert parameters_text(generation, {"stop": ["<|eot|>", 'a"b\n'], "top_k": 40, "penalize": True}).splitlines() == [
-        "temperature                    0.6",
-        "top_k                          40",
-        "repeat_penalty                 1",
-        'stop                           "<|eot|>"',
-        'stop                           "a\\"b\\n"',
-        "penalize                       true",
-    ]
-    assert parameters_text({}) == ""
-
-
 def refused(path: Path) -> str:
     with pytest.raises(ConfigError) as raised:
         inspect(path)
@@ -538,6 +474,19 @@ def test_bad_configs(build: Build, config: Any, told: str) -> None:
 def test_infinity_in_a_config_is_read(build: Build) -> None:
     text = json.dumps(QWEN3 | {"time_step_limit": [0.0, float("inf")]})
     assert inspect(build(files={"config.json": text})).context_length == 4096
+
+
+def test_reading_tensors(build: Build) -> None:
+    shards = {f"model-{number}.safetensors": safetensors({f"t{number}": ("F16", [2, number])}) for number in (1, 2)}
+    index = {"weight_map": {f"t{number}": f"model-{number}.safetensors" for number in (1, 2)}}
+    files = {"model.safetensors": None, "model.safetensors.index.json": index, **shards}
+    tensors = read_tensors(inspect(build(files=files)))
+    assert [(one.name, one.dtype, one.shape) for one in tensors] == [("t1", "F16", (2, 1)), ("t2", "F16", (2, 2))]
+
+
+def test_pickled_weights_list_no_tensors(build: Build) -> None:
+    checkpoint = inspect(build(files={"model.safetensors": None, "pytorch_model.bin": bytes(100)}))
+    assert read_tensors(checkpoint) == []
 
 
 def test_no_weights(build: Build) -> None:

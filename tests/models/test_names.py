@@ -72,6 +72,11 @@ def test_parse(text: str, short: str, qualified: str | None) -> None:
         "x:latest\n",
         ":local",
         "../x",
+        "x@sha256:0123",
+        "org/x@main",
+        "模型",
+        "x:模",
+        "x\u200b",
     ],
 )
 def test_invalid_names(text: str) -> None:
@@ -109,6 +114,31 @@ def test_key_ignores_case() -> None:
 )
 def test_hub_id(text: str, hub_id: str | None) -> None:
     assert parse(text).hub_id == hub_id
+
+
+@pytest.mark.parametrize(
+    ("text", "remote"),
+    [
+        ("x:cloud", True),
+        ("x:20b-CLOUD", True),
+        ("me/x:Cloud", True),
+        ("x", False),
+        ("cloud", False),
+        ("x:cloudy", False),
+        ("x-cloud", False),
+        ("x:local", False),
+    ],
+)
+def test_names_of_ollamas_cloud(text: str, remote: bool) -> None:
+    assert parse(text).is_remote is remote
+
+
+def test_names_set_apart_are_names_of_their_own() -> None:
+    name = parse("me/" + "x" * 80 + ":7b")
+    first, second = (name.set_apart(source) for source in ("a", "b"))
+    assert len({name.key, first.key, second.key}) == 3
+    assert parse(first.short) == first
+    assert (first.namespace, first.tag) == ("me", "7b")
 
 
 def test_short_and_qualified_parse_to_the_same_name() -> None:

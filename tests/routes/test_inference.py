@@ -54,7 +54,9 @@ def lines_of(response: httpx.Response, text: str | None = None) -> list[dict[str
 
 
 def check_final(final: dict[str, Any], text_fields: list[str], *, model: str = "demo", reason: str = "stop") -> None:
-    assert list(final) == ["model", "created_at", *text_fields, "done", "done_reason", *METRICS]
+    assert [name for name in final if name != "context"] == [
+        "model", "created_at", *text_fields, "done", "done_reason", *METRICS,
+    ]  # fmt: skip
     assert (final["model"], final["done"], final["done_reason"]) == (model, True, reason)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", final["created_at"])
     assert all(type(final[name]) is int and final[name] > 0 for name in METRICS)
@@ -323,6 +325,20 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
         400,
         "raw mode does not support template, system, or context",
     ),
+    *(("/api/generate", {"raw": True} | fields, 400, "raw mode does not support template, system, or context")
+      for fields in ({"context": [1]}, {"template": "x"})),
+    ("/api/generate", {"suffix": "x"}, 400, "registry.ollama.ai/library/demo:latest does not support insert"),
+    *((path, {"top_logprobs": value, "model": name}, 400, "top_logprobs must be between 0 and 20")
+      for path in PATHS for value in (-1, 21) for name in ("demo", "nope")),
+    *((path, {"model": "plain", "thinking_token_budget": 9}, 400, '"plain" does not support thinking')
+      for path in PATHS),
+    *((path, {"format": "json", "structured_outputs": {"regex": "a"}}, 400,
+       "structured_outputs: give either this or format") for path in PATHS),
+    ("/api/generate", {"images": ["data:image/png;base64,"], "model": "nope"}, 400,
+     "illegal base64 data at input byte 4: images are base64 data without a data: prefix"),
+    ("/api/generate", {"images": ["aGk="]}, 400, "registry.ollama.ai/library/demo:latest does not support vision"),
+    ("/api/chat", {"messages": [{"role": "user", "images": ["UklGRhAAAABXQVZF"]}]}, 400,
+     "registry.ollama.ai/library/demo:latest does not support audio"),
     *(
         (path, {"options": {name: value}}, 500, f'option "{name}" must be of {kind}')
         for path in PATHS
@@ -352,10 +368,18 @@ async def test_refusals(
     assert all(not fake.asked for fake in engines.fakes.values())
 
 
+async def test_a_null_message_is_an_empty_one(alone: Alone) -> None:
+    alone.engine.script(Stream(*chat_events("Hi")))
+    assert (await alone.api.post("/api/chat", json={"model": "demo", "messages": [None]})).status_code == 200
+    assert alone.engine.last_body["messages"] == [{"role": "", "content": ""}]
+
+
 async def test_what_is_wrong_with_a_request_is_said_before_a_model_is_loaded(alone: Alone) -> None:
     for path, fields, status, _ in REFUSED:
-        for body in (body_for(path), {"model": "demo"}):
-            assert (await alone.api.post(path, json=body | fields)).status_code == status
+        assert (await alone.api.post(path, json=body_for(path) | fields)).status_code == status
+        # An empty request loads before Ollama looks at its format and its images.
+        if not fields.keys() & {"format", "images", "messages"}:
+            assert (await alone.api.post(path, json={"model": "demo"} | fields)).status_code == status
     assert alone.places == []
 
 

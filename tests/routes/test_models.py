@@ -1,6 +1,8 @@
 """/, /api/version, /api/tags, /api/ps and /api/show."""
 
+import asyncio
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,13 +12,29 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
+from tests.fake_engine import Silence
 from vllama import OLLAMA_VERSION, __version__, demo
 from vllama.demo.dialogues import by_name
+from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
+from vllama.models.modelfile import Modelfile
+from vllama.models.names import parse
 from vllama.server import attached_app
 from vllama.settings import Settings
 
+SHOWN = [
+    "license", "modelfile", "parameters", "template", "system", "details", "messages", "model_info", "tensors",
+    "capabilities", "modified_at",
+]  # fmt: skip
 DETAILS = ["parent_model", "format", "family", "families", "parameter_size", "quantization_level"]
+
+
+@pytest.fixture
+def gateway(alone: Alone, empty_app: tuple[Starlette, str]) -> Gateway:
+    """The one behind `alone`."""
+    gateway: Gateway = empty_app[0].state.gateway
+    assert gateway.scheduler is alone.scheduler
+    return gateway
 
 
 @pytest.mark.parametrize("path", ["/", "/api/version", "/api/tags"])
@@ -56,10 +74,19 @@ async def test_tags(api: httpx.AsyncClient, models: dict[str, Model]) -> None:
     assert {"completion", "tools", "thinking"} <= set(chat["capabilities"])
 
 
+async def test_a_model_that_can_do_nothing_of_these(alone: Alone, gateway: Gateway, models: dict[str, Model]) -> None:
+    checkpoint = models["demo"].checkpoint
+    assert checkpoint is not None
+    gateway.catalogue.replace_all([replace(models["demo"], checkpoint=replace(checkpoint, capabilities=()))])
+    (tag,) = (await alone.api.get("/api/tags")).json()["models"]
+    shown = (await alone.api.post("/api/show", json={"model": "demo"})).json()
+    assert "capabilities" not in tag
+    assert "capabilities" not in shown
+
+
 async def test_show(api: httpx.AsyncClient) -> None:
     shown = (await api.post("/api/show", json={"model": "Demo"})).json()
-    order = ["license", "modelfile", "parameters", "template", "details", "model_info", "capabilities", "modified_at"]
-    assert list(shown) == [key for key in order if key in shown]
+    assert list(shown) == [key for key in SHOWN if key in shown]
     assert {"modelfile", "template", "details", "model_info", "capabilities", "modified_at"} <= set(shown)
     assert list(shown["details"]) == DETAILS
     assert shown["template"] == (demo.CHAT / "chat_template.jinja").read_text()
@@ -74,8 +101,46 @@ async def test_show_with_the_clients_system(api: httpx.AsyncClient) -> None:
     empty = {"model": "", "template": "", "verbose": False, "options": None}
     shown = (await api.post("/api/show", json=empty | {"name": "demo", "system": "Be brief."})).json()
     assert shown["system"] == "Be brief."
-    assert 'SYSTEM """Be brief."""' in shown["modelfile"]
+    assert "\nSYSTEM Be brief.\n" in shown["modelfile"]
     assert "system" not in (await api.post("/api/show", json=empty | {"name": "demo", "system": ""})).json()
+
+
+async def test_show_of_a_model_with_a_modelfile(alone: Alone, gateway: Gateway, models: dict[str, Model]) -> None:
+    modelfile = Modelfile("Rhyme.", None, {"temperature": 0.1, "stop": ["<a>", "<b>"]}, (("user", "Hi"),))
+    gateway.catalogue.put(replace(models["demo"], name=parse("poet"), modelfile=modelfile))
+    shown = (await alone.api.post("/api/show", json={"model": "POET", "options": {"seed": 7}, "template": "x"})).json()
+    assert list(shown) == [key for key in SHOWN if key not in {"license", "tensors"} or key in shown]
+    assert shown["system"] == "Rhyme."
+    assert shown["messages"] == [{"role": "user", "content": "Hi"}]
+    assert "temperature                    0.1" in shown["parameters"].splitlines()
+    assert "seed" not in shown["parameters"]
+    assert shown["template"] == (demo.CHAT / "chat_template.jinja").read_text()
+    lines = ["FROM poet:latest", "SYSTEM Rhyme.", "PARAMETER stop <b>", "PARAMETER seed 7", "MESSAGE user Hi"]
+    assert set(lines) <= set(shown["modelfile"].splitlines())
+
+
+async def test_show_verbosely(api: httpx.AsyncClient) -> None:
+    shown = (await api.post("/api/show", json={"model": "demo", "verbose": True})).json()
+    assert {"name", "type", "shape"} == set(shown["tensors"][0])
+    embedding = next(one for one in shown["tensors"] if one["name"] == "model.embed_tokens.weight")
+    info = shown["model_info"]
+    assert embedding["shape"] == [info["qwen3.vocab_size"], info["qwen3.embedding_length"]]
+    assert "tensors" not in (await api.post("/api/show", json={"model": "demo"})).json()
+
+
+async def test_show_to_copilot(api: httpx.AsyncClient) -> None:
+    copilot = {"User-Agent": "GitHubCopilotChat/0.30.1"}
+    shown = (await api.post("/api/show", json={"model": "Demo"}, headers=copilot)).json()
+    assert shown["model_info"]["general.basename"] == "Demo"
+    assert "general.basename" not in (await api.post("/api/show", json={"model": "Demo"})).json()["model_info"]
+
+
+@pytest.mark.parametrize(
+    "name", ["DEMO", "demo:Latest", "library/demo", "registry.ollama.ai/library/demo:latest", "demo:local"]
+)
+async def test_show_by_any_form_of_the_name(api: httpx.AsyncClient, name: str) -> None:
+    shown = (await api.post("/api/show", json={"model": name})).json()
+    assert "\nFROM demo:latest\n" in shown["modelfile"]
 
 
 async def test_show_of_a_model_without_a_template(api: httpx.AsyncClient) -> None:
@@ -90,6 +155,11 @@ async def test_show_of_a_model_without_a_template(api: httpx.AsyncClient) -> Non
         ({"model": "a b"}, 400, "invalid model name"),
         ({"model": "Nope"}, 404, "model 'Nope:latest' not found"),
         ({"name": "library/nope:7b"}, 404, "model 'nope:7b' not found"),
+        ({"model": "hf.co/nope/nope"}, 404, "model 'hf.co/nope/nope:latest' not found"),
+        ({"model": "demo@sha256:0123"}, 400, "invalid model name"),
+        ({"model": "démo"}, 400, "invalid model name"),
+        ({"model": "a/b/c/d"}, 400, "invalid model name"),
+        ({"model": "demo", "options": []}, 400, "invalid request: options: expected object"),
         ({"model": 5}, 400, "invalid request: model: expected string"),
         (None, 400, "missing request body"),
     ],
@@ -116,6 +186,41 @@ async def test_ps(alone: Alone) -> None:
     assert entry["context_length"] == alone.place.context_length
     left = datetime.fromisoformat(entry["expires_at"]) - before
     assert timedelta(minutes=9) < left < timedelta(minutes=11)
+
+
+async def test_ps_on_a_cpu(alone: Alone, gateway: Gateway) -> None:
+    """Ollama's command line reads from `size_vram` where a model runs."""
+    gateway.on_gpu = False
+    await alone.api.post("/api/generate", json={"model": "demo", "keep_alive": -1})
+    (entry,) = (await alone.api.get("/api/ps")).json()["models"]
+    assert entry["size"] > entry["size_vram"] == 0
+
+
+async def test_ps_while_a_model_loads(alone: Alone) -> None:
+    alone.next_place |= {"held": True, "context_length": None}
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(alone.api.post("/api/generate", json={"model": "demo", "keep_alive": -1}))
+        async with asyncio.timeout(5):
+            while not (listed := (await alone.api.get("/api/ps")).json()["models"]):
+                pass
+        alone.place.may_start.set()
+    assert [entry["name"] for entry in listed] == ["demo:latest"]
+    assert listed[0]["context_length"] > 0, "the model's own, as the engine has not said its yet"
+
+
+async def test_ps_while_a_model_drains(alone: Alone) -> None:
+    """`expires_at` lies in the past, which Ollama's command line shows as "Stopping..."."""
+    silence = Silence()
+    alone.engine.script(silence)
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(
+            alone.api.post("/api/generate", json={"model": "demo", "prompt": "x", "keep_alive": -1})
+        )
+        await asyncio.wait_for(silence.reached.wait(), 5)
+        await alone.api.post("/api/generate", json={"model": "demo", "keep_alive": 0})
+        (entry,) = (await alone.api.get("/api/ps")).json()["models"]
+        assert datetime.fromisoformat(entry["expires_at"]) <= datetime.now(UTC)
+        asked.cancel()
 
 
 @pytest.mark.parametrize("keep_alive", [-1, "-1s", 1e15])
@@ -152,11 +257,21 @@ async def test_the_official_client(alone: Alone) -> None:
         assert (await client.ps()).models == []
         shown = await client.show("demo")
         assert shown.capabilities
+        assert shown.modified_at
+        assert shown.modified_at < datetime.now(UTC)
+        assert shown.details
+        assert shown.details.family == "qwen3"
+        assert shown.modelfile
+        with pytest.raises(ollama.ResponseError, match="remote model details are unavailable"):
+            await client.show("gpt-oss:120b-cloud")
         assert shown.modelinfo["qwen3.context_length"] > 0
         with pytest.raises(ollama.ResponseError, match="model 'nope:latest' not found"):
             await client.show("nope")
         assert (await client.generate("demo", "", keep_alive=60)).done_reason == "load"
         (running,) = (await client.ps()).models
         assert running.model == "demo:latest"
+        assert running.size
+        assert running.size == running.size_vram
+        assert running.context_length == alone.place.context_length
         assert running.expires_at
         assert running.expires_at > datetime.now(UTC)

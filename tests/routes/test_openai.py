@@ -1,7 +1,6 @@
 """/v1: handed through to the engine under the client's name for the model."""
 
 import asyncio
-import base64
 import json
 from typing import Any
 
@@ -62,22 +61,6 @@ async def test_completions(api: httpx.AsyncClient) -> None:
     reply = (await api.post("/v1/completions", json=body)).json()
     assert (reply["object"], reply["model"]) == ("text_completion", "demo:latest")
     assert reply["choices"][0]["text"] == completion.text
-
-
-@pytest.mark.parametrize("inputs", ["How do I cook pasta?", ["How do I cook pasta?", "The train is late."]])
-async def test_embeddings(api: httpx.AsyncClient, inputs: Any) -> None:
-    reply = (await api.post("/v1/embeddings", json={"model": "Demo-Embed", "input": inputs})).json()
-    assert reply["model"] == "Demo-Embed"
-    assert [entry["index"] for entry in reply["data"]] == list(range(len(inputs) if isinstance(inputs, list) else 1))
-    assert all(abs(sum(x * x for x in entry["embedding"]) - 1) < 1e-2 for entry in reply["data"])
-    assert reply["usage"]["prompt_tokens"] > 0
-
-
-async def test_embeddings_in_base64(api: httpx.AsyncClient, engines: Engines) -> None:
-    body = {"model": "demo-embed", "input": "The train is late.", "encoding_format": "base64"}
-    reply = (await api.post("/v1/embeddings", json=body)).json()
-    assert len(base64.b64decode(reply["data"][0]["embedding"])) % 4 == 0
-    assert engines["demo-embed"].last_body == body | {"model": "demo-embed:latest"}
 
 
 async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
@@ -168,21 +151,6 @@ async def test_get_model_echoes_the_name(api: httpx.AsyncClient, name: str) -> N
             {"model": "demo-embed", "prompt": "x"},
             400,
             error('"demo-embed" does not support generate', "invalid_request_error"),
-        ),
-        ("POST", "/v1/embeddings", {"model": None}, 404, error("model '' not found", "not_found_error")),
-        (
-            "POST",
-            "/v1/embeddings",
-            {"model": "nope", "input": "x"},
-            404,
-            error('model "nope" not found, try pulling it first', "not_found_error"),
-        ),
-        (
-            "POST",
-            "/v1/embeddings",
-            {"model": "demo", "input": "x"},
-            400,
-            error('"demo" does not support embeddings', "invalid_request_error"),
         ),
     ],
 )

@@ -7,8 +7,9 @@ import pytest
 
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
-from vllama.translate.anthropic import Target, check_request, count_request, message_request
+from vllama.translate.anthropic import check_request, message_request, prompt
 from vllama.translate.anthropic_reply import MessageReply, encode_events
+from vllama.translate.request import Target
 from vllama.wire.anthropic import MessagesRequest
 from vllama.wire.openai import Completion
 
@@ -33,7 +34,7 @@ def result(content: Any, **more: Any) -> dict[str, Any]:
 
 
 def target(modelfile: Modelfile | None = None, *, templated: bool = True, thinks: bool = False) -> Target:
-    return Target(modelfile or Modelfile(), templated=templated, thinks=thinks)
+    return Target(modelfile=modelfile or Modelfile(), templated=templated, thinks=thinks)
 
 
 def asked(fields: dict[str, Any], of: Target | None = None, context_length: int | None = 4096) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def test_a_model_without_a_chat_template() -> None:
 def test_counting_asks_for_the_prompt_alone() -> None:
     fields = {"model": "m", "messages": SAY, "tools": [TOOL], "tool_choice": {"type": "any"}, "temperature": 1}
     request = check_request(msgspec.convert(fields, MessagesRequest), counting=True)
-    assert count_request(request, target(thinks=True)).body == {
+    assert prompt(request, target(thinks=True)) == {
         "messages": [{"role": "user", "content": "hi"}],
         "tools": [ENGINE_TOOL],
         "chat_template_kwargs": THINKING,

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from vllama.errors import ApiError
-from vllama.translate.options import check_options, sampling_parameters
+from vllama.translate.options import check_options, inexpressible, sampling_parameters
 
 DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
 FLOATS = ["temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"]
@@ -141,3 +141,15 @@ def test_defaults_are_sent():
 )
 def test_sampling_parameters(options, changed):
     assert sampled(**options) == DEFAULTS | changed
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({}, {}),
+        ({"typical_p": 1.0, "num_keep": 4, "draft_num_predict": 4, "num_gpu": 99, "num_ctx": 8192}, {}),
+        ({"typical_p": 0.7, "num_keep": 24}, {"typical_p": 0.7, "num_keep": 24}),
+    ],
+)
+def test_what_vllm_cannot_express(options, named):
+    assert inexpressible(check_options(options)) == named

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
+from vllama.translate.think_tags import ThinkTags
 from vllama.wire.openai import Completion
 
 
@@ -273,3 +274,63 @@ def test_no_metric_is_ever_zero():
     found = measured(load=0, first=0, total=0, usage={"prompt_tokens": 0, "completion_tokens": None})
     assert list(found.values()) == [1] * 6
     assert all(type(value) is int for value in found.values())
+
+
+def read_with(reply, *events):
+    pieces = [piece for event in events if (piece := reply.feed(event))]
+    pieces += [rest] if (rest := reply.close()) else []
+    return "".join(piece.thinking for piece in pieces), "".join(piece.text for piece in pieces)
+
+
+def text(value, finish=None, **fields):
+    return completion(choices=[{"text": value, "finish_reason": finish, **fields}])
+
+
+def test_thinking_in_a_completion():
+    events = [text("<thi"), text("nk>\nHm."), text("\n</think>\n"), text("\nYes."), text("", "stop")]
+    assert read_with(Reply(ThinkTags()), *events) == ("Hm.", "Yes.")
+    assert read_with(Reply(ThinkTags(begun=True)), text("Hm.</think>Yes.", "stop")) == ("Hm.", "Yes.")
+    assert read_with(Reply(ThinkTags()), text("<thi", "length")) == ("", "<thi")
+    assert read_with(Reply(), text("<think>Hm.</think>", "stop")) == ("", "<think>Hm.</think>")
+
+
+def test_tokens_of_prompt_and_reply():
+    reply = Reply()
+    reply.feed(completion(prompt_token_ids=[1, 2], choices=[{"delta": {"content": ""}}]))
+    reply.feed(completion(choices=[{"delta": {"content": "a"}, "token_ids": [3, 4]}]))
+    reply.feed(completion(choices=[{"delta": {}, "token_ids": [5], "finish_reason": "stop"}]))
+    assert reply.tokens == [1, 2, 3, 4, 5]
+    whole_reply = Reply()
+    whole_reply.feed(text("a", "stop", token_ids=[3], prompt_token_ids=[1, 2]))
+    assert whole_reply.tokens == [1, 2, 3]
+
+
+def test_logprobs_without_text_are_a_piece_too():
+    token = {"token": "<think>", "logprob": -0.5, "bytes": [60]}
+    piece = Reply().feed(completion(choices=[{"delta": {}, "logprobs": {"content": [token]}}]))
+    assert piece is not None
+    assert (piece.text, [entry.token for entry in piece.logprobs]) == ("", ["<think>"])
+    assert Reply().feed(completion(choices=[{"delta": {}, "logprobs": None}])) is None
+
+
+@pytest.mark.parametrize("arguments", [None, "", '{"city": "Par'])
+def test_a_call_that_the_budget_cut_off_is_no_call(arguments):
+    whole_call = call("f", '{"a": 1}', index=0)
+    joined, _ = read(delta(tool_calls=[whole_call]), delta(tool_calls=[call("g", arguments, index=1)]), delta("length"))
+    assert calls(joined) == [(0, "f", {"a": 1})]
+    assert joined.text == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        ('<tool_call>\n{"name": "f", "arguments": ', ""),
+        ('I look. <tool_call>{"na', "I look. "),
+        ("[TOOL_CALLS]f", ""),
+        ("no call", "no call"),
+    ],
+)
+def test_a_call_that_breaks_off_is_no_text(content, kept):
+    assert read_with(Reply(tools=True), whole("length", content=content)) == ("", kept)
+    assert read_with(Reply(), whole("length", content=content)) == ("", content), "nobody offered a tool"
+    assert read_with(Reply(tools=True), whole("stop", content=content)) == ("", content)

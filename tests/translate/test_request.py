@@ -1,46 +1,49 @@
 """What the engine is asked for Ollama's requests."""
 
 import base64
-import json
 
 import msgspec
 import pytest
 
 from vllama.errors import ApiError
+from vllama.models.modelfile import Modelfile
 from vllama.translate.request import (
     CHAT_PATH,
     COMPLETION_PATH,
+    Target,
     chat_request,
     check_think,
-    fit_context,
+    check_top_logprobs,
     generate_request,
 )
 from vllama.wire.ollama import ChatRequest, GenerateRequest
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60)).decode()
 THINK_TEXT = '(must be "high", "medium", "low", "max", true, or false)'
+PLAIN = Modelfile()
 NO_THINK = 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'
 
 
-def chat(*, templated=True, thinks=False, **fields):
-    return chat_request(msgspec.convert({"model": "m", **fields}, ChatRequest), templated=templated, thinks=thinks)
+def chat(*, templated=True, thinks=False, modelfile=PLAIN, **fields):
+    request = msgspec.convert({"model": "m", "messages": [user("Hi")], **fields}, ChatRequest)
+    return chat_request(request, Target(templated, thinks, None, modelfile))
 
 
-def generate(*, templated=True, thinks=False, **fields):
+def generate(*, templated=True, thinks=False, fim_format=None, modelfile=PLAIN, **fields):
     request = msgspec.convert({"model": "m", **fields}, GenerateRequest)
-    return generate_request(request, templated=templated, thinks=thinks)
-
-
-def messages(*sent):
-    return chat(messages=list(sent)).body["messages"]
+    return generate_request(request, Target(templated, thinks, fim_format, modelfile))
 
 
 def user(text):
     return {"role": "user", "content": text}
 
 
-def call(name, arguments=None, **fields):
-    return {"function": {"name": name, "arguments": arguments or {}}, **fields}
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
 
 
 def test_a_chat():
@@ -176,6 +179,13 @@ def test_generate_with_images():
     assert message["content"][1]["type"] == "image_url"
 
 
+def test_generate_asks_for_the_tokens_that_context_is_made_of():
+    assert generate(prompt="Hi").body["return_token_ids"] is True
+    assert generate(prompt="Hi", templated=False).body["return_token_ids"] is True
+    assert "return_token_ids" not in generate(prompt="Hi", raw=True).body
+    assert "return_token_ids" not in chat().body
+
+
 def test_raw_prompts_carry_no_thinking():
     assert "chat_template_kwargs" not in generate(prompt="Hi", raw=True, thinks=True).body
 
@@ -184,116 +194,6 @@ def test_chat_without_a_template():
     asked = chat(messages=[user("One "), {"role": "assistant"}, user("two")], templated=False, thinks=True)
     assert (asked.path, asked.body["prompt"]) == (COMPLETION_PATH, "One two")
     assert not {"messages", "chat_template_kwargs"} & asked.body.keys()
-
-
-@pytest.mark.parametrize(
-    ("sent", "asked"),
-    [
-        ({"role": "User", "content": "a"}, user("a")),
-        ({"role": "user", "content": None}, user("")),
-        ({"role": "assistant"}, {"role": "assistant", "content": ""}),
-        (
-            {"role": "assistant", "content": "a", "thinking": "b"},
-            {"role": "assistant", "content": "a", "reasoning": "b"},
-        ),
-        ({"role": "user", "content": "a", "thinking": "b"}, user("a")),
-        ({"role": "user", "content": "a", "images": []}, user("a")),
-        ({"role": "user", "content": "grüß 🙂"}, user("grüß 🙂")),
-    ],
-)
-def test_messages(sent, asked):
-    assert messages(sent) == [asked]
-
-
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (b"\x89PNG\r\n\x1a\n", "image/png"),
-        (b"\xff\xd8\xff\xe0", "image/jpeg"),
-        (b"RIFF\x10\x00\x00\x00WEBPVP8 ", "image/webp"),
-        (b"GIF89a", "image/gif"),
-        (b"GIF87a", "image/gif"),
-    ],
-)
-def test_kinds_of_images(data, kind):
-    encoded = base64.b64encode(data).decode()
-    (message,) = messages({"role": "user", "images": [encoded]})
-    assert message["content"] == [{"type": "image_url", "image_url": {"url": f"data:{kind};base64,{encoded}"}}]
-
-
-def test_line_breaks_in_base64_are_ignored():
-    data = b"\x89PNG" + bytes(100)
-    (message,) = messages({"role": "user", "images": [base64.encodebytes(data).decode().replace("\n", "\r\n")]})
-    assert message["content"][0]["image_url"]["url"] == "data:image/png;base64," + base64.b64encode(data).decode()
-
-
-@pytest.mark.parametrize("image", ["data:image/png;base64," + PNG, "a", "****", "YQ", "é", PNG[:-1], "aGk=aGk="])
-def test_no_images(image):
-    with pytest.raises(ApiError, match="illegal base64 data") as raised:
-        messages({"role": "user", "images": [PNG, image]})
-    assert raised.value.status == 400
-
-
-def test_tool_calls_and_results():
-    sent = [
-        user("Weather?"),
-        {"role": "assistant", "tool_calls": [call("weather", {"city": "Zürich", "days": 2}, id="call_1")]},
-        {"role": "tool", "content": "rain", "tool_call_id": "call_1"},
-    ]
-    _, assistant, result = messages(*sent)
-    (asked,) = assistant["tool_calls"]
-    assert (asked["id"], asked["type"], asked["function"]["name"]) == ("call_1", "function", "weather")
-    assert json.loads(asked["function"]["arguments"]) == {"city": "Zürich", "days": 2}
-    assert result == {"role": "tool", "content": "rain", "tool_call_id": "call_1"}
-
-
-def test_order_of_arguments_is_kept():
-    arguments = {"z": 1, "a": {"y": 1, "b": 2}}
-    (message,) = messages({"role": "assistant", "tool_calls": [call("f", arguments)]})
-    assert message["tool_calls"][0]["function"]["arguments"] == '{"z":1,"a":{"y":1,"b":2}}'
-
-
-def test_arguments_as_text():
-    (message,) = messages({"role": "assistant", "tool_calls": [call("f", '{"a": 1}')]})
-    assert message["tool_calls"][0]["function"]["arguments"] == '{"a":1}'
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "1", "null", "a", "[" * 100_000])
-def test_arguments_that_are_no_object(text):
-    with pytest.raises(ApiError, match=r'^the arguments of a call of "f" are no JSON object$') as raised:
-        messages({"role": "assistant", "tool_calls": [call("f", text)]})
-    assert raised.value.status == 400
-
-
-@pytest.mark.parametrize(
-    ("calls", "results", "answered"),
-    [
-        pytest.param(["f:1", "g:2"], [("2", None), ("1", None)], ["2", "1"], id="by id"),
-        pytest.param(["f", "g"], [(None, "g"), (None, "f")], ["call_0_1", "call_0_0"], id="by name"),
-        pytest.param(["f", "f"], [(None, "f"), (None, "f")], ["call_0_0", "call_0_1"], id="twice the same function"),
-        pytest.param(["f", "g", "f"], [(None, "f"), (None, "g"), (None, "f")],
-                     ["call_0_0", "call_0_1", "call_0_2"], id="the same function around another"),
-        pytest.param(["f", "g"], [(None, None), (None, None)], ["call_0_0", "call_0_1"], id="in order"),
-        pytest.param(["f"], [("", "")], ["call_0_0"], id="empty texts are absent"),
-        pytest.param(["f:1"], [("9", "f")], ["9"], id="an id of nobody's"),
-        pytest.param(["f:1"], [(None, "g")], ["call_unknown"], id="a name of nobody's"),
-        pytest.param(["f:1"], [("1", None), (None, None)], ["1", "call_unknown"], id="one result too many"),
-        pytest.param([], [(None, "f")], ["call_unknown"], id="no call at all"),
-    ],
-)  # fmt: skip
-def test_which_call_a_result_answers(calls, results, answered):
-    made = [call(name.partition(":")[0], id=name.partition(":")[2] or None) for name in calls]
-    given = [{"role": "tool", "content": "x", "tool_call_id": id_, "tool_name": name} for id_, name in results]
-    asked, *translated = messages({"role": "assistant", "tool_calls": made}, *given)
-    assert [message["tool_call_id"] for message in translated] == answered
-    ids = [call["id"] for call in asked.get("tool_calls", [])]
-    assert len(set(ids)) == len(ids)
-
-
-def test_calls_of_later_turns_have_ids_of_their_own():
-    turn = [{"role": "assistant", "tool_calls": [call("f")]}, {"role": "tool", "content": "x"}]
-    first, _, second, result = messages(*turn, *turn)
-    assert first["tool_calls"][0]["id"] != second["tool_calls"][0]["id"] == result["tool_call_id"]
 
 
 def test_tools():
@@ -307,16 +207,192 @@ def test_tools():
     assert "tools" not in chat(tools=[]).body
 
 
+PIRATE = Modelfile(
+    system="Be a pirate.",
+    messages=(("user", "Who?"), ("assistant", "Arr!")),
+    parameters={"temperature": 0.1, "stop": ["a", "b"], "num_ctx": 512, "num_predict": 7},
+)
+EXAMPLES = [user("Who?"), assistant("Arr!")]
+
+
 @pytest.mark.parametrize(
-    ("asked", "length", "sent"),
+    ("sent", "asked"),
     [
-        ({}, 4096, {"max_tokens": 4096}),
-        ({"max_tokens": 10}, 4096, {"max_tokens": 10}),
-        ({"max_tokens": 4096}, 4096, {"max_tokens": 4096}),
-        ({"max_tokens": 4097}, 4096, {"max_tokens": 4096}),
-        ({"max_tokens": 10}, None, {"max_tokens": 10}),
-        ({}, None, {}),
+        ([user("Hi")], [system("Be a pirate."), *EXAMPLES, user("Hi")]),
+        ([system("Be kind."), user("Hi")], [*EXAMPLES, system("Be kind."), user("Hi")]),
+        ([user("Hi"), system("Be kind.")], [system("Be a pirate."), *EXAMPLES, user("Hi"), system("Be kind.")]),
+        ([{"role": "System", "content": "x"}], [*EXAMPLES, system("x")]),
     ],
 )
-def test_no_more_tokens_than_the_context_holds(asked, length, sent):
-    assert fit_context({"prompt": "x", **asked}, length) == {"prompt": "x", **sent}
+def test_a_modelfiles_messages_come_first(sent, asked):
+    assert chat(messages=sent, modelfile=PIRATE).body["messages"] == asked
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({}, [system("Be a pirate."), *EXAMPLES, user("Hi")]),
+        ({"system": "Be kind."}, [system("Be kind."), *EXAMPLES, user("Hi")]),
+        ({"context": [1, 2]}, [system("Be a pirate."), user("Hi")]),
+    ],
+)
+def test_a_modelfile_in_generate(fields, asked):
+    assert generate(prompt="Hi", modelfile=PIRATE, **fields).body["messages"] == asked
+
+
+def test_a_modelfile_without_a_template():
+    assert generate(prompt="Hi", modelfile=PIRATE, templated=False).body["prompt"] == "Be a pirate.Hi"
+    assert generate(prompt="Hi", modelfile=PIRATE, raw=True).body["prompt"] == "Hi"
+
+
+@pytest.mark.parametrize("ask", [chat, generate])
+def test_a_modelfiles_parameters_lie_below_the_requests(ask):
+    asked = ask(modelfile=PIRATE, options={"stop": ["c"], "top_k": 3, "num_predict": -1})
+    sent = {name: asked.body[name] for name in ("temperature", "stop", "top_k", "top_p")}
+    assert sent == {"temperature": 0.1, "stop": ["c"], "top_k": 3, "top_p": 0.9}
+    assert "max_tokens" not in asked.body
+    assert asked.num_ctx == 512
+
+
+@pytest.mark.parametrize(("num_ctx", "asked"), [(None, None), (0, None), (-1, None), (1, 4), (4, 4), (8192.7, 8192)])
+@pytest.mark.parametrize("ask", [chat, generate])
+def test_num_ctx(ask, num_ctx, asked):
+    assert ask(options={"num_ctx": num_ctx}).num_ctx == asked
+
+
+@pytest.mark.parametrize(("truncate", "asked"), [(None, True), (True, True), (False, False)])
+@pytest.mark.parametrize("ask", [chat, generate])
+def test_truncate(ask, truncate, asked):
+    assert ask(truncate=truncate).truncate is asked
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ({}, {}),
+        ({"logprobs": False, "top_logprobs": 3}, {}),
+        ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
+        ({"logprobs": True, "templated": False}, {"logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 3, "templated": False}, {"logprobs": 3}),
+    ],
+)
+@pytest.mark.parametrize("ask", [chat, generate])
+def test_logprobs(ask, fields, sent):
+    body = ask(**fields).body
+    assert {name: body[name] for name in ("logprobs", "top_logprobs") if name in body} == sent
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, 20])
+def test_values_of_top_logprobs(value):
+    check_top_logprobs(value)
+
+
+@pytest.mark.parametrize("value", [-1, 21, 10**9])
+def test_wrong_values_of_top_logprobs(value):
+    with pytest.raises(ApiError, match=r"^top_logprobs must be between 0 and 20$") as raised:
+        check_top_logprobs(value)
+    assert raised.value.status == 400
+
+
+PREFILLED = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+@pytest.mark.parametrize(
+    ("messages", "prefilled"),
+    [
+        ([user("Hi"), assistant("Arr")], True),
+        ([user("Hi"), {"role": "Assistant", "content": "Arr"}], True),
+        ([user("Hi"), assistant("")], False),
+        ([user("Hi"), assistant(None)], False),
+        ([assistant("Arr"), user("Hi")], False),
+        ([user("Hi"), assistant("x") | {"tool_calls": [{"function": {"name": "f"}}]}], False),
+    ],
+)
+def test_a_last_assistant_message_is_gone_on_with(messages, prefilled):
+    body = chat(messages=messages, thinks=True).body
+    assert {name: body[name] for name in PREFILLED if name in body} == (PREFILLED if prefilled else {})
+    # Its thinking is over.
+    assert body["chat_template_kwargs"]["enable_thinking"] is not prefilled
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required", {"type": "function", "function": {"name": "f"}}])
+def test_tool_choice(choice):
+    tools = [{"function": {"name": "f"}}]
+    assert chat(tools=tools, tool_choice=choice).body["tool_choice"] == choice
+    assert "tool_choice" not in chat(tools=tools).body
+    assert "tool_choice" not in chat(tool_choice=choice).body, "there is nothing to choose from"
+
+
+@pytest.mark.parametrize("choice", ["any", 5, True, [], {}, {"type": "function"}, {"type": "function", "function": {}}])
+def test_wrong_tool_choice(choice):
+    with pytest.raises(ApiError, match=r"^tool_choice: expected ") as raised:
+        chat(tools=[{"function": {"name": "f"}}], tool_choice=choice)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("kind", [{"regex": "a+"}, {"choice": ["a"]}, {"grammar": "root ::= x"}, {"json": {}}])
+@pytest.mark.parametrize("templated", [True, False])
+@pytest.mark.parametrize("ask", [chat, generate])
+def test_structured_outputs(ask, templated, kind):
+    asked = kind | {"disable_any_whitespace": True}
+    assert ask(structured_outputs=asked, templated=templated).body["structured_outputs"] == asked
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"structured_outputs": {}}, "structured_outputs: expected exactly one of regex, choice, grammar, "),
+        ({"structured_outputs": {"regex": None}}, "structured_outputs: expected exactly one of "),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs: expected exactly one of "),
+        ({"structured_outputs": {"regex": "a"}, "format": "json"}, "structured_outputs: give either this or format"),
+    ],
+)
+@pytest.mark.parametrize("ask", [chat, generate])
+def test_wrong_structured_outputs(ask, fields, text):
+    with pytest.raises(ApiError, match=text) as raised:
+        ask(**fields)
+    assert raised.value.status == 400
+
+
+@pytest.mark.parametrize("ask", [chat, generate])
+def test_priority_and_thinking_budget(ask):
+    body = ask(priority=-3, thinking_token_budget=20, thinks=True).body
+    assert (body["priority"], body["thinking_token_budget"]) == (-3, 20)
+    assert "thinking_token_budget" not in ask(thinking_token_budget=20, think=False, thinks=True).body
+
+
+def test_a_template_in_jinja_is_handed_on():
+    assert generate(prompt="x", template="{% for m in messages %}{{ m.content }}{% endfor %}").body["chat_template"]
+    assert "chat_template" not in generate(prompt="x", template="").body
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ .Prompt }}", "{{.System}}", "{{- if .System }}x{{ end }}", "{{ range $i, $m := .Messages }}"]
+)
+def test_go_templates_are_refused(template):
+    with pytest.raises(ApiError, match=r"^template: Go templates are not rendered; send ") as raised:
+        generate(prompt="x", template=template)
+    assert raised.value.status == 400
+
+
+def test_a_context_precedes_all_but_raw_prompts():
+    assert generate(prompt="x", context=[1, 2]).context == (1, 2)
+    assert generate(prompt="x", context=[]).context == ()
+
+
+@pytest.mark.parametrize(
+    ("fim_format", "sent"),
+    [
+        ("<P>{prefix}<S>{suffix}<M>", {"prompt": "<P>f({<S>})<M>"}),
+        (None, {"prompt": "f({", "suffix": "})"}),
+    ],
+)
+@pytest.mark.parametrize("templated", [True, False])
+def test_a_suffix_makes_a_gap(fim_format, sent, templated):
+    fields = {"prompt": "f({", "suffix": "})", "system": "unread", "context": [1], "logprobs": True}
+    asked = generate(fim_format=fim_format, templated=templated, **fields)
+    assert asked.path == COMPLETION_PATH
+    assert {name: asked.body.get(name) for name in sent} == sent
+    assert ("suffix" in asked.body) is ("suffix" in sent)
+    assert asked.body["logprobs"] == 0

@@ -1,6 +1,7 @@
 """Weight files: what their headers say, and whether they are whole. No weight is read."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,11 @@ _SAMPLE = 4096
 class Tensor:
     name: str
     dtype: str
-    elements: int
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,10 @@ def _parse(path: Path, header: bytes) -> tuple[tuple[Tensor, ...], int]:
 
 
 def _tensor(name: str, entry: dict[str, Any]) -> Tensor:
-    elements = 1
-    for extent in entry["shape"]:
-        if type(extent) is not int or extent < 0:
-            raise ValueError(extent)
-        elements *= extent
-    return Tensor(name, str(entry["dtype"]), elements)
+    shape = tuple(entry["shape"])
+    if not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise ValueError(shape)
+    return Tensor(name, str(entry["dtype"]), shape)
 
 
 def _samples(file: Any, start: int, size: int) -> Iterator[bytes]:

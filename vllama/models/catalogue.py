@@ -76,6 +76,10 @@ class Catalogue:
     def find(self, name: ModelName) -> Model | None:
         return self._models.get(name.key)
 
+    def find_by_source(self, source: str) -> Model | None:
+        """The first model that is served from this hub repository, whatever its name."""
+        return next((model for model in self if model.source.lower() == source.lower()), None)
+
     def put(self, model: Model) -> None:
         """Add a model, or replace the one of the same name."""
         self._models[model.name.key] = model
@@ -100,6 +104,11 @@ def _read_model(argument: str) -> Model:
     else:
         path = _folder(source)
         name = parse(given or name_from_source(source))
+    if name.is_remote:
+        raise ConfigError(
+            f"{name.short} reads as a model of Ollama's cloud",
+            "give another tag than `cloud` and those ending in `-cloud`",
+        )
     checkpoint = inspect(path) if path else None
     return Model(
         name,

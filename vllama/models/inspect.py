@@ -12,7 +12,8 @@ from vllama.engine.parsers import Parsers, choose_parsers
 from vllama.errors import ConfigError
 from vllama.models import _config, _quantization, _template
 from vllama.models._files import read_json, read_json_list, read_tokens, refuse_other_folders, require_config
-from vllama.models._safetensors import WeightFile, weight_files
+from vllama.models._safetensors import Tensor, WeightFile, weight_files
+from vllama.models.fim import fim_format
 
 # Named like encoders, but they answer.
 _GENERATIVE_MODELS = frozenset({"MossAudioModel", "MiDashengLMModel", "Qwen2_5OmniModel", "ChatGLMModel"})
@@ -20,12 +21,9 @@ _GENERATIVE = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadMo
 _EMBEDDING = ("ForTextEncoding", "EmbeddingModel", "ForMaskedLM", "Model")
 _NEITHER = ("ForSequenceClassification", "ForTokenClassification", "ClassificationModel", "RewardModel")
 _SENTENCE_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_xlm-roberta_config.json")
-_FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "MXFP4": 38}
 _LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
 _MISTRAL_TOKENIZER = "tekken.json"
 _LONGEST_LICENCE = 200_000
-_PARAMETERS = {"repetition_penalty": "repeat_penalty", "max_new_tokens": "num_predict"}
-_SHOWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Checkpoint:
     """A model folder. Numbers that its config does not tell are None.
 
     chats: whether vLLM can render a conversation for it: by its chat_template, or by code of its own.
+    fim_format: how it is asked to fill in the middle of a text, None where it cannot.
     """
 
     path: Path
@@ -55,6 +54,7 @@ class Checkpoint:
     parsers: Parsers
     chat_template: str | None
     chats: bool
+    fim_format: str | None
     generation: dict[str, Any]
     license: str | None
     size: int
@@ -83,7 +83,9 @@ def _inspect(path: Path) -> Checkpoint:
     tokenizer = read_json(path / "tokenizer_config.json")
     templates = _template.read_templates(path, tokenizer)
     every_template = "\n".join(templates.values())
-    parsers = choose_parsers(config, every_template or None, read_tokens(path, tokenizer))
+    tokens = read_tokens(path, tokenizer)
+    fim = fim_format(path, tokens or ())
+    parsers = choose_parsers(config, every_template or None, tokens)
     if not templates and (path / _MISTRAL_TOKENIZER).is_file():
         parsers = Parsers(tool_call="mistral")
     text = _config.text_config(config)
@@ -113,10 +115,11 @@ def _inspect(path: Path) -> Checkpoint:
         vocab_size=_config.number(text, "vocab_size", "padded_vocab_size"),
         rope_frequency_base=_config.rope_frequency_base(config),
         vision_block_count=_config.number(_vision(config), "num_hidden_layers", "depth", "layers", "n_layers"),
-        capabilities=_capabilities(path, config, architecture, every_template, parsers),
+        capabilities=_capabilities(path, config, architecture, every_template, parsers, fim),
         parsers=parsers,
         chat_template=_template.default_template(templates),
         chats=bool(templates) or (path / _MISTRAL_TOKENIZER).is_file() or parsers != Parsers(),
+        fim_format=fim,
         generation=read_json(path / "generation_config.json"),
         license=_license(path),
         size=sum(file.stat().st_size for file in counted),
@@ -126,75 +129,9 @@ def _inspect(path: Path) -> Checkpoint:
     )
 
 
-def details(checkpoint: Checkpoint, *, lengths: bool = True) -> dict[str, Any]:
-    """`details` of /api/tags; /api/show leaves the two lengths out."""
-    shown: dict[str, Any] = {
-        "parent_model": "",
-        "format": checkpoint.format,
-        "family": checkpoint.model_type,
-        "families": list(checkpoint.families),
-        "parameter_size": format_parameter_count(checkpoint.parameter_count),
-        "quantization_level": checkpoint.quantization_level,
-    }
-    if lengths:
-        shown["context_length"] = checkpoint.context_length
-        if checkpoint.embedding_length is not None:
-            shown["embedding_length"] = checkpoint.embedding_length
-    return shown
-
-
-def model_info(checkpoint: Checkpoint) -> dict[str, Any]:
-    """`model_info` of /api/show: GGUF's keys, which clients look up by `general.architecture`."""
-    architecture = checkpoint.model_type
-    general = {
-        "general.architecture": architecture,
-        "general.file_type": _FILE_TYPES.get(checkpoint.quantization_level),
-        "general.parameter_count": checkpoint.parameter_count,
-    }
-    own = {
-        "context_length": checkpoint.context_length,
-        # An integer is promised for this key: clients compute with it.
-        "embedding_length": checkpoint.embedding_length or 0,
-        "block_count": checkpoint.block_count,
-        "attention.head_count": checkpoint.head_count,
-        "attention.head_count_kv": checkpoint.head_count_kv,
-        "feed_forward_length": checkpoint.feed_forward_length,
-        "rope.freq_base": checkpoint.rope_frequency_base,
-        "vocab_size": checkpoint.vocab_size,
-        "vision.block_count": checkpoint.vision_block_count,
-    }
-    info = general | {f"{architecture}.{key}": value for key, value in own.items()}
-    return {key: value for key, value in info.items() if value is not None}
-
-
-def format_parameter_count(count: int) -> str:
-    """`7.6B`, `8B`, `22.57M`, `137M`, `45K`, as Ollama prints it."""
-    if count >= 1_000_000_000:
-        return f"{count // 1_000_000_000}B" if count % 1_000_000_000 == 0 else f"{count / 1e9:.1f}B"
-    if count >= 1_000_000:
-        return f"{count // 1_000_000}M" if count % 1_000_000 == 0 else f"{count / 1e6:.2f}M"
-    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
-
-
-def parameters_text(generation: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> str:
-    """`parameters` of /api/show: the checkpoint's sampling defaults, overridden by a Modelfile's parameters."""
-    shown = {_PARAMETERS.get(key, key): generation[key] for key in _SHOWN if generation.get(key) is not None}
-    lines = []
-    for key, value in (shown | dict(parameters or {})).items():
-        values = value if isinstance(value, list) else [value]
-        lines += [f"{key:<30} {_go_value(one)}" for one in values]
-    return "\n".join(lines)
-
-
-def _go_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
-    if isinstance(value, int):
-        return str(value)
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return f'"{escaped}"'
+def read_tensors(checkpoint: Checkpoint) -> list[Tensor]:
+    """What the headers of its weight files list; none for pickled files. Raises ConfigError as `inspect` does."""
+    return [tensor for file in weight_files(checkpoint.path) for tensor in file.tensors]
 
 
 def _model_type(config: Mapping[str, Any], architecture: str) -> str:
@@ -212,7 +149,7 @@ def _families(config: Mapping[str, Any], architecture: str) -> tuple[str, ...]:
 
 
 def _capabilities(
-    path: Path, config: Mapping[str, Any], architecture: str, template: str, parsers: Parsers
+    path: Path, config: Mapping[str, Any], architecture: str, template: str, parsers: Parsers, fim: str | None
 ) -> tuple[str, ...]:
     names = _template.variables(template)
     embeds = _embeds(path, architecture)
@@ -223,7 +160,7 @@ def _capabilities(
     has = {
         "completion": completes,
         "tools": completes and takes_tools and parsers.tool_call is not None,
-        "insert": completes and "suffix" in names,
+        "insert": completes and fim is not None,
         "vision": bool(_vision(config)),
         "embedding": embeds,
         "audio": transcribes

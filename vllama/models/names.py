@@ -6,7 +6,7 @@
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllama.errors import ConfigError
@@ -58,6 +58,15 @@ class ModelName:
         """The Hugging Face repository the name reads as: `Qwen/Qwen3-4B`, `hf.co/Qwen/Qwen3-4B`."""
         named = self.namespace != NAMESPACE if self.host == HOST else self.host.lower() in HUB_HOSTS
         return f"{self.namespace}/{self.model}" if named else None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it reads as a model of Ollama's cloud: `x:cloud`, `x:20b-cloud`."""
+        return _source(self.tag) == "cloud"
+
+    def set_apart(self, source: str) -> "ModelName":
+        """The name with a piece of its source's hash, for when another source took it."""
+        return replace(self, model=_marked(self.model, source))
 
     def __str__(self) -> str:
         return self.short
@@ -163,6 +172,10 @@ def _clean(part: str, *, dots: bool = True) -> str:
     plain = unicodedata.normalize("NFKD", part).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9_.-]+" if dots else r"[^A-Za-z0-9_-]+", "-", plain).strip("-.")
     if len(plain) > _LONGEST_PART:
-        mark = hashlib.sha256(part.encode()).hexdigest()[:8]
-        plain = f"{plain[: _LONGEST_PART - 9].rstrip('-.')}-{mark}"
+        plain = _marked(plain, part)
     return plain or "model"
+
+
+def _marked(plain: str, source: str) -> str:
+    mark = hashlib.sha256(source.encode()).hexdigest()[:8]
+    return f"{plain[: _LONGEST_PART - 9].rstrip('-.')}-{mark}"

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from vllama.errors import ApiError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
+from vllama.routes._body import read_within
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -46,19 +47,20 @@ def gateway_of(request: Request) -> Gateway:
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The request's body."""
-    return await request.body()
+    """The request's body, unpacked. Raises ApiError where it is too large, or packed in a way that is not known."""
+    return await read_within(request, gateway_of(request).max_body)
 
 
-async def read_body(request: Request, type_: type[T]) -> T:
+async def read_body(request: Request, type_: type[T], *, empty: str = "missing request body") -> T:
     """The request's body, read as Go's decoder does.
 
     Its Content-Type is not looked at, `null` is an empty object and an absent member, keys match in any case, and what
-    follows the first JSON value is ignored. Raises ApiError 400 naming the field that is wrong and what was expected.
+    follows the first JSON value is ignored. empty: what is said of a body of nothing. Raises ApiError 400 naming the
+    field that is wrong and what was expected.
     """
     body = await read_bytes(request)
     if not body.strip():
-        raise ApiError(400, "missing request body")
+        raise ApiError(400, empty)
     try:
         if not _CAPITAL_KEY.search(body):
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
@@ -80,13 +82,16 @@ def _first_value(body: bytes) -> Any:
 
 
 def _tidy(value: Any, type_: Any) -> Any:
-    """The value with its keys as the Structs of `type_` name them, and without the members that are null."""
+    """The value with its keys as the Structs of `type_` name them, and without the members that are null.
+
+    A null where a list of objects has one is an empty object.
+    """
     for option in (type_, *get_args(type_)):
         if isinstance(value, list) and get_origin(option) is list:
             return [_tidy(item, get_args(option)[0]) for item in value]
-        if isinstance(value, dict) and isinstance(option, type) and issubclass(option, msgspec.Struct):
-            types = get_type_hints(option)
-            named = ((key.lower(), item) for key, item in value.items() if item is not None)
+        if isinstance(option, type) and issubclass(option, msgspec.Struct) and isinstance(value, dict | None):
+            types = {field.encode_name: field.type for field in msgspec.structs.fields(option)}
+            named = ((key.lower(), item) for key, item in (value or {}).items() if item is not None)
             return {key: _tidy(item, types[key]) for key, item in named if key in types}
     return value
 
@@ -100,17 +105,34 @@ def _explain(error: msgspec.ValidationError) -> str:
     return f"{path}: {text}" if re.search("[a-z]", path) else text
 
 
-async def find_model(request: Request, wanted: str, *, unknown: str = "model '{}' not found") -> Model:
-    """The model a client names. Raises ApiError 400 for an invalid name, 404 with the text `unknown` else."""
+async def find_model(
+    request: Request,
+    wanted: str,
+    *,
+    unknown: str = "model '{}' not found",
+    remote: str = "remote model is unavailable",
+) -> Model:
+    """The model a client names.
+
+    Raises ApiError 400 for an invalid name, 403 with the text `remote` for one of Ollama's cloud, 404 with the text
+    `unknown` else, in which `{}` is the name as it came and `{short}` the whole of it.
+    """
     if not wanted.strip():
-        raise ApiError(404, unknown.format(""))
+        raise ApiError(404, unknown.format("", short=""))
     try:
         name = parse(wanted)
     except InvalidName as error:
         raise ApiError(400, str(error)) from None
+    if name.is_remote:
+        raise cloud_disabled(remote)
     if (model := await gateway_of(request).find(name)) is None:
-        raise ApiError(404, unknown.format(wanted))
+        raise ApiError(404, unknown.format(wanted, short=name.short))
     return model
+
+
+def cloud_disabled(consequence: str) -> ApiError:
+    """What Ollama answers where its cloud is switched off. There is none behind this server."""
+    return ApiError(403, f"ollama cloud is disabled: {consequence}")
 
 
 def missing_in_engine(wanted: str, body: bytes, action: str) -> ApiError:

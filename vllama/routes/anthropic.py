@@ -15,14 +15,15 @@ from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, JSONResponse, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
+from vllama.routes._ask import Question, ask
 from vllama.routes._dialects import ANTHROPIC, new_request_id
-from vllama.routes._edge import DIED, find_model, gateway_of, missing_in_engine, quote, read_body, read_bytes
+from vllama.routes._edge import DIED, find_model, gateway_of, missing_in_engine, quote, read_body
 from vllama.routes._relay import engine_failures
 from vllama.scheduler import Lease
-from vllama.translate.anthropic import Asked, Target, check_request, count_request, message_request
+from vllama.translate.anthropic import Asked, check_request, message_request, prompt
 from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
 from vllama.translate.failure import failure_text
-from vllama.translate.request import EngineRequest
+from vllama.translate.request import EngineRequest, Target
 from vllama.wire.anthropic import MessagesRequest
 from vllama.wire.openai import Completion
 
@@ -38,15 +39,11 @@ class _Tokens(msgspec.Struct):
 
 @dataclass(frozen=True)
 class _Exchange:
-    """A request that the model can answer, and what the engine is asked once it is known which.
-
-    action: what the model is asked to do, for the refusal of one that cannot.
-    """
+    """A request that the model can answer, and what the engine is asked once it is known which."""
 
     request: Request
     wanted: str
     model: Model
-    action: str
     translate: Callable[[Model, int | None], EngineRequest]
 
 
@@ -54,12 +51,12 @@ async def messages(request: Request) -> Response:
     asked, model = await _read(request, counting=False)
 
     def translate(model: Model, context_length: int | None) -> EngineRequest:
-        return message_request(asked, _target(model), context_length)
+        return message_request(asked, Target.of(model), context_length)
 
     # What is wrong with the request is said before a model is loaded for it.
     translate(model, None)
-    exchange = _Exchange(request, asked.request.wanted, model, "chat", translate)
-    reply = MessageReply(asked.request.wanted, asked.request.stop_sequences or ())
+    exchange = _Exchange(request, asked.request.wanted, model, translate)
+    reply = MessageReply(asked.request.wanted, asked.request.stop_sequences or (), tools=bool(asked.tools))
     if asked.request.stream:
         return await _stream(exchange, reply)
     return _reply(await until_client_leaves(request, _whole(exchange, reply)))
@@ -67,19 +64,14 @@ async def messages(request: Request) -> Response:
 
 async def count_tokens(request: Request) -> Response:
     asked, model = await _read(request, counting=True)
-
-    def translate(model: Model, _context_length: int | None) -> EngineRequest:
-        return count_request(asked, _target(model))
-
-    exchange = _Exchange(request, asked.request.wanted, model, "counting tokens", translate)
-    return _reply(await until_client_leaves(request, _count(exchange)))
+    question = Question(model, asked.request.wanted, "/tokenize", prompt(asked, Target.of(model)), "counting tokens")
+    tokens, _ = await ask(request, question, _Tokens)
+    return _reply({"input_tokens": tokens.count})
 
 
 async def _read(request: Request, *, counting: bool) -> tuple[Asked, Model]:
     """The checked request and a model that can do what it asks for."""
-    if not (await read_bytes(request)).strip():
-        raise ApiError(400, "EOF")
-    asked = check_request(await read_body(request, MessagesRequest), counting=counting)
+    asked = check_request(await read_body(request, MessagesRequest, empty="EOF"), counting=counting)
     model = await find_model(request, asked.request.wanted)
     if model.lacks("completion"):
         raise ApiError(400, f"{quote(asked.request.wanted)} does not support chat")
@@ -87,11 +79,6 @@ async def _read(request: Request, *, counting: bool) -> tuple[Asked, Model]:
         if needed and model.lacks(capability):
             raise ApiError(400, f"{model.name.qualified} does not support {capability}")
     return asked, model
-
-
-def _target(model: Model) -> Target:
-    """A model of which nothing is known is told whether to think, should it understand."""
-    return Target(model.modelfile, templated=model.templated, thinks=not model.lacks("thinking"))
 
 
 def _reply(content: Any) -> Response:
@@ -104,12 +91,6 @@ async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
     if not reply.finished:
         raise _broken_off()
     return message
-
-
-async def _count(exchange: _Exchange) -> dict[str, int]:
-    async with _engine_reply(exchange) as response:
-        tokens = msgspec.json.decode(await response.read(), type=_Tokens)
-    return {"input_tokens": tokens.count}
 
 
 async def _stream(exchange: _Exchange, reply: MessageReply) -> Response:
@@ -204,7 +185,7 @@ async def _post(lease: Lease, exchange: _Exchange, path: str, body: Mapping[str,
             yield response
         return
     if response.status == 404:
-        raise missing_in_engine(exchange.wanted, data, exchange.action)
+        raise missing_in_engine(exchange.wanted, data, "chat")
     raise ApiError(*failure_text(response.status, data))
 
 

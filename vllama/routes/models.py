@@ -1,5 +1,6 @@
 """Ollama's endpoints about the server and its models."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,9 @@ from vllama import OLLAMA_VERSION, __version__
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.gateway import Gateway, modified
-from vllama.models import inspect
 from vllama.models.catalogue import Model
-from vllama.models.names import InvalidName, parse
+from vllama.models.inspect import read_tensors
+from vllama.models.show import description, details
 from vllama.routes._edge import find_model, gateway_of, get, read_body
 from vllama.scheduler import Loaded
 from vllama.wire.ollama import ShowRequest
@@ -38,37 +39,42 @@ async def tags(request: Request) -> Response:
 
 async def ps(request: Request) -> Response:
     gateway = gateway_of(request)
+    if gateway.attached is not None:
+        await gateway.refresh()
     now = datetime.now(UTC)
     entries = sorted(gateway.scheduler.loaded(), key=lambda loaded: -loaded.remaining)
-    return JSONResponse({"models": [_process(loaded, now) for loaded in entries]})
+    return JSONResponse({"models": [_process(loaded, now, on_gpu=gateway.on_gpu) for loaded in entries]})
 
 
 async def show(request: Request) -> Response:
     body = await read_body(request, ShowRequest)
     if not body.wanted.strip():
         raise ApiError(400, "model is required")
-    try:
-        short = parse(body.wanted).short
-    except InvalidName as error:
-        raise ApiError(400, str(error)) from None
-    model = await find_model(request, body.wanted, unknown=f"model '{short}' not found")
-    return JSONResponse(_description(gateway_of(request), model, body))
+    model = await find_model(
+        request, body.wanted, unknown="model '{short}' not found", remote="remote model details are unavailable"
+    )
+    tensors = await asyncio.to_thread(read_tensors, model.checkpoint) if body.verbose and model.checkpoint else []
+    changed = modified(gateway_of(request).catalogue, model)
+    shown = description(model, modified=changed, system=body.system or "", options=body.options, tensors=tensors)
+    if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
+        shown["model_info"]["general.basename"] = body.wanted  # by which Copilot asks for the model
+    return JSONResponse(shown)
 
 
 def _tag(gateway: Gateway, model: Model) -> dict[str, Any]:
     name = model.name.short
-    return {
+    tag = {
         "name": name,
         "model": name,
         "modified_at": modified(gateway.catalogue, model).isoformat(),
         "size": model.checkpoint.size if model.checkpoint else 0,
         "digest": model.digest,
-        "details": _details(model, lengths=True),
-        "capabilities": model.capabilities,
+        "details": details(model, lengths=True),
     }
+    return tag | ({"capabilities": model.capabilities} if model.capabilities else {})
 
 
-def _process(loaded: Loaded, now: datetime) -> dict[str, Any]:
+def _process(loaded: Loaded, now: datetime, *, on_gpu: bool) -> dict[str, Any]:
     model = loaded.model
     size = model.checkpoint.size if model.checkpoint else 0
     remaining = timedelta(seconds=min(loaded.remaining, _FOREVER.total_seconds()))
@@ -77,53 +83,11 @@ def _process(loaded: Loaded, now: datetime) -> dict[str, Any]:
         "model": model.name.short,
         "size": size,
         "digest": model.digest,
-        "details": _details(model, lengths=False),
+        "details": details(model, lengths=False),
         "expires_at": (now + remaining).isoformat(),
-        "size_vram": size,
+        "size_vram": size if on_gpu else 0,
         "context_length": loaded.context_length or (model.checkpoint.context_length if model.checkpoint else 0),
     }
-
-
-def _details(model: Model, *, lengths: bool) -> dict[str, Any]:
-    if model.checkpoint is not None:
-        return inspect.details(model.checkpoint, lengths=lengths)
-    details: dict[str, Any] = {"parent_model": "", "format": "", "family": "", "families": None, "parameter_size": ""}
-    details["quantization_level"] = ""
-    if lengths and model.context_length:
-        details["context_length"] = model.context_length
-    return details
-
-
-def _description(gateway: Gateway, model: Model, request: ShowRequest) -> dict[str, Any]:
-    shown: dict[str, Any] = {}
-    checkpoint = model.checkpoint
-    if checkpoint is not None:
-        if checkpoint.license:
-            shown["license"] = checkpoint.license
-        shown["modelfile"] = _modelfile(model, request.system)
-        if parameters := inspect.parameters_text(checkpoint.generation):
-            shown["parameters"] = parameters
-        shown["template"] = checkpoint.chat_template or "{{ .Prompt }}"
-    if request.system:
-        shown["system"] = request.system
-    shown["details"] = _details(model, lengths=False)
-    shown["model_info"] = _model_info(model)
-    shown["capabilities"] = model.capabilities
-    shown["modified_at"] = modified(gateway.catalogue, model).isoformat()
-    return shown
-
-
-def _model_info(model: Model) -> dict[str, Any]:
-    if model.checkpoint is not None:
-        return inspect.model_info(model.checkpoint)
-    # Some clients look up <architecture>.context_length without asking whether it is there.
-    lengths = {"unknown.context_length": model.context_length or 0, "unknown.embedding_length": 0}
-    return {"general.architecture": "unknown"} | lengths
-
-
-def _modelfile(model: Model, system: str | None) -> str:
-    text = f'# Modelfile generated by "ollama show"\n\nFROM {model.name.short}\n'
-    return text + (f'SYSTEM """{system}"""\n' if system else "")
 
 
 routes = [

@@ -55,14 +55,7 @@ async def hand_through(request: Request) -> Response:
 
 async def _find_for(request: Request, body: Fields, wanted: str) -> Model:
     """The model, if it can do what the path asks for. The errors are those of Ollama's endpoint behind each path."""
-    path = request.url.path
-    if path == "/v1/embeddings":
-        unknown = 'model "{}" not found, try pulling it first' if wanted.strip() else "model '{}' not found"
-        model = await find_model(request, wanted, unknown=unknown)
-        if model.lacks("embedding"):
-            raise ApiError(400, f"{quote(wanted)} does not support embeddings")
-        return model
-    chats = path == "/v1/chat/completions"
+    chats = request.url.path == "/v1/chat/completions"
     if chats and body.get("messages", _NULL) in (_NULL, Raw(b"[]")):
         raise ApiError(400, "[] is too short - 'messages'")
     if chats and not wanted.strip():
@@ -76,7 +69,6 @@ async def _find_for(request: Request, body: Fields, wanted: str) -> Model:
 routes = [
     Route("/v1/chat/completions", hand_through, methods=["POST"]),
     Route("/v1/completions", hand_through, methods=["POST"]),
-    Route("/v1/embeddings", hand_through, methods=["POST"]),
     get("/v1/models", list_models),
     get("/v1/models/{model:path}", get_model),
 ]

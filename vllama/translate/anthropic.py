@@ -14,10 +14,8 @@ from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.anthropic_messages import EngineMessage, has_images, read_conversation
 from vllama.translate.options import check_options, sampling_parameters
-from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest
+from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest, Target
 from vllama.wire.anthropic import MessagesRequest, Tool, ToolChoice
-
-TOKENIZE_PATH = "/tokenize"
 
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -37,15 +35,6 @@ class Asked:
     @property
     def shows_images(self) -> bool:
         return has_images(self.conversation)
-
-
-@dataclass(frozen=True)
-class Target:
-    """The model. templated: it has a chat template. thinks: it can think, so it does unless the client objects."""
-
-    modelfile: Modelfile
-    templated: bool
-    thinks: bool
 
 
 def check_request(request: MessagesRequest, *, counting: bool) -> Asked:
@@ -73,7 +62,7 @@ def message_request(asked: Asked, target: Target, context_length: int | None) ->
     if request.stream:
         # The first event tells how long the prompt is.
         body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-    body |= _prompt(asked, target)
+    body |= prompt(asked, target)
     if not target.templated:
         return EngineRequest(COMPLETION_PATH, body)
     if "tools" in body:
@@ -83,27 +72,8 @@ def message_request(asked: Asked, target: Target, context_length: int | None) ->
     return EngineRequest(CHAT_PATH, body)
 
 
-def count_request(asked: Asked, target: Target) -> EngineRequest:
-    """What the engine is asked for the number of tokens in a prompt."""
-    return EngineRequest(TOKENIZE_PATH, _prompt(asked, target))
-
-
-def _options(request: MessagesRequest) -> dict[str, Any]:
-    given = {
-        "num_predict": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": request.top_k,
-        "stop": request.stop_sequences or None,
-    }
-    try:
-        return check_options(given)
-    except ApiError as error:
-        raise ApiError(400, error.message) from None
-
-
-def _prompt(asked: Asked, target: Target) -> dict[str, Any]:
-    """All that decides which tokens the model sees."""
+def prompt(asked: Asked, target: Target) -> dict[str, Any]:
+    """All that decides which tokens the model sees, as the engine's chats and its `/tokenize` are told."""
     messages = [*_preamble(asked, target.modelfile), *asked.conversation]
     if not target.templated:
         return {"prompt": "".join(_text(message) for message in messages)}
@@ -118,6 +88,20 @@ def _prompt(asked: Asked, target: Target) -> dict[str, Any]:
         # Templates differ in the variable's name; an unknown one is not read.
         body["chat_template_kwargs"] = {"enable_thinking": enabled, "thinking": enabled}
     return body
+
+
+def _options(request: MessagesRequest) -> dict[str, Any]:
+    given = {
+        "num_predict": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "stop": request.stop_sequences or None,
+    }
+    try:
+        return check_options(given)
+    except ApiError as error:
+        raise ApiError(400, error.message) from None
 
 
 def _preamble(asked: Asked, modelfile: Modelfile) -> list[EngineMessage]:

@@ -24,12 +24,13 @@ class MessageReply:
     """One reply: fed with the engine's, it returns Anthropic's.
 
     model: the client's name for it. stop_sequences: the client's; a Modelfile's own are nobody's concern.
+    tools: whether any were offered.
     """
 
-    def __init__(self, model: str, stop_sequences: Sequence[str] = ()) -> None:
+    def __init__(self, model: str, stop_sequences: Sequence[str] = (), *, tools: bool = False) -> None:
         self._model = model
         self._stop_sequences = stop_sequences
-        self._reply = Reply()
+        self._reply = Reply(tools=tools)
         self._matched: str | None = None
         self._called = False
         self._begun = False

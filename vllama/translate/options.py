@@ -17,6 +17,9 @@ _INTEGERS = (
     "num_thread", "draft_num_predict",
 )  # fmt: skip
 _BOOLEANS = ("use_mmap",)
+_INEXPRESSIBLE = {"typical_p": 1.0, "num_keep": 4, "draft_num_predict": 4}
+"""Options about the reply that vLLM has no word for, with the values that mean nothing. Those that place the engine on
+the machine (`num_gpu`, `num_thread`, …) are not the client's to choose here and not worth a word."""
 _LARGEST_FLOAT = 3.4028234663852886e38
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -41,6 +44,11 @@ def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "stop":
             checked[name] = _stop_strings(value)
     return checked
+
+
+def inexpressible(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the checked options that ask for something which vLLM cannot do."""
+    return {name: options[name] for name, off in _INEXPRESSIBLE.items() if options.get(name, off) != off}
 
 
 def _number(name: str, value: Any, kind: str, largest: float) -> int | float:

@@ -8,19 +8,34 @@ from typing import Any
 
 import msgspec
 
-from vllama.wire.ollama import CalledFunction, ToolCall
-from vllama.wire.openai import Completion, Message, Timings, Usage
+from vllama.translate.logprobs import translate_logprobs
+from vllama.translate.think_tags import ThinkTags
+from vllama.wire.ollama import CalledFunction, Logprob, ToolCall
+from vllama.wire.openai import Choice, Completion, Message, Timings, Usage
 from vllama.wire.openai import ToolCall as EngineToolCall
 
 _ALPHABET = string.ascii_lowercase + string.digits
+_CALL_MARKS = (
+    "<tool_call>",
+    "[TOOL_CALLS]",
+    "<|tool_call|>",
+    "<|python_tag|>",
+    "<function=",
+    "<|tool_calls_section_begin|>",
+)
+"""What a tool call begins with in the common formats."""
 
 
 class Piece(msgspec.Struct):
-    """What one event adds to the reply: text, thinking text or whole tool calls."""
+    """What one event adds to the reply: text, thinking text, whole tool calls, or its tokens' probabilities."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: list[ToolCall] = []
+    logprobs: list[Logprob] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.thinking or self.tool_calls or self.logprobs)
 
 
 @dataclass
@@ -34,10 +49,19 @@ class Reply:
     """One reply of the engine as it grows: fed with decoded events, it returns what each of them adds.
 
     Tool calls, which the engine streams in fragments, are held back until they are whole. The white space around a
-    model's thinking, and before the answer that follows it, is dropped, streamed too.
+    model's thinking, and before the answer that follows it, is dropped, streamed too. A call that the end of the budget
+    cut off is no call, and no text either.
+
+    tags: splits the text of a completion, of whose thinking the engine knows nothing. tools: whether any were offered.
+    top_logprobs: how many alternatives to a token were asked for.
+    tokens: the ids of the prompt and of the reply, where they were asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tags: ThinkTags | None = None, *, tools: bool = False, top_logprobs: int = 0) -> None:
+        self.tokens: list[int] = []
+        self._tags = tags
+        self._tools = tools
+        self._top_logprobs = top_logprobs
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
         self.timings: Timings | None = None
@@ -55,21 +79,59 @@ class Reply:
         if not event.choices:
             return None
         choice = event.choices[0]
+        self._collect_tokens(event, choice)
         piece = Piece()
         if choice.text is not None:
-            piece.text = choice.text
+            self._read_text(choice.text, piece)
         elif (message := choice.delta or choice.message) is not None:
             self._read_message(message, piece)
+        if choice.logprobs is not None:
+            piece.logprobs = translate_logprobs(choice.logprobs, self._top_logprobs)
         if choice.finish_reason is not None:
-            self.finish_reason = choice.finish_reason
-            self._release_calls(piece)
-        return piece if piece.text or piece.thinking or piece.tool_calls else None
+            self._finish(choice, piece)
+        return piece or None
 
     def close(self) -> Piece | None:
         """What is still held back at the end of a stream that named no finish reason."""
         piece = Piece()
+        if self.finish_reason is None:
+            self._release(piece)
+        return piece or None
+
+    def _collect_tokens(self, event: Completion, choice: Choice) -> None:
+        prompt = event.prompt_token_ids or choice.prompt_token_ids
+        if prompt and not self.tokens:
+            self.tokens += prompt
+        if choice.token_ids:
+            self.tokens += choice.token_ids
+
+    def _finish(self, choice: Choice, piece: Piece) -> None:
+        self.finish_reason = choice.finish_reason
+        if choice.finish_reason != "length":
+            self._release(piece)
+            return
+        self._drop_unfinished_calls()
+        if choice.message is not None and self._tools:  # streamed, vLLM keeps the beginning of a call to itself
+            piece.text = _before_call(piece.text)
+        self._release(piece)
+
+    def _release(self, piece: Piece) -> None:
+        if self._tags is not None:
+            self._add_split(self._tags.close(), piece)
         self._release_calls(piece)
-        return piece if piece.text or piece.tool_calls else None
+
+    def _read_text(self, text: str, piece: Piece) -> None:
+        if self._tags is None:
+            piece.text = text
+        else:
+            self._add_split(self._tags.feed(text), piece)
+
+    def _add_split(self, parts: tuple[str, str], piece: Piece) -> None:
+        thinking, text = parts
+        if thinking:
+            piece.thinking += self._trim_thinking(thinking)
+        if text:
+            piece.text += self._trim_answer(text)
 
     def _read_message(self, message: Message, piece: Piece) -> None:
         if thinking := message.reasoning or message.reasoning_content:
@@ -108,6 +170,10 @@ class Reply:
         goes_on = call.id == self._calls[last].id if call.id else not call.function.name
         return last if goes_on else last + 1
 
+    def _drop_unfinished_calls(self) -> None:
+        whole = {index: call for index, call in self._calls.items() if _is_object("".join(call.arguments))}
+        self._calls = whole
+
     def _release_calls(self, piece: Piece) -> None:
         for _, partial in sorted(self._calls.items()):
             text = "".join(partial.arguments)
@@ -131,6 +197,15 @@ def _parse_arguments(text: str) -> dict[str, Any] | None:
         if isinstance(arguments, dict):
             return arguments
     return None
+
+
+def _is_object(text: str) -> bool:
+    return bool(text.strip()) and _parse_arguments(text) is not None
+
+
+def _before_call(text: str) -> str:
+    """The text without the tool calls in which it breaks off."""
+    return text[: min((position for mark in _CALL_MARKS if (position := text.find(mark)) >= 0), default=len(text))]
 
 
 def _call_id() -> str:

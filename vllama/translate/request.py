@@ -1,63 +1,117 @@
 """Ollama's generate and chat requests into bodies for the engine's OpenAI routes."""
 
-import base64
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from vllama.errors import ApiError
+from vllama.models.catalogue import Model
+from vllama.models.fim import fim_prompt
+from vllama.models.modelfile import Modelfile
+from vllama.translate.messages import engine_messages, engine_tool
 from vllama.translate.options import check_options, sampling_parameters
-from vllama.wire.ollama import ChatRequest, GenerateRequest, Inference, Message, Tool, ToolCall
+from vllama.wire.ollama import ChatRequest, GenerateRequest, Inference, Message
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/v1/completions"
 
 _LEVELS = ("low", "medium", "high", "max")
+_CONSTRAINTS = ("regex", "choice", "grammar", "json", "json_object", "structural_tag")
+_MOST_LOGPROBS = 20
+_GO_TEMPLATE = re.compile(r"\{\{-?\s*(\.|if\b|range\b|end\b|else\b|with\b|\$)")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is known of the model that a request is for.
+
+    templated: it has a chat template. thinks: it can think; a model of which nothing is known is told what the client
+    wants, should it understand. fim_format: how it is asked to fill in the middle.
+    """
+
+    templated: bool = True
+    thinks: bool = True
+    fim_format: str | None = None
+    modelfile: Modelfile = field(default_factory=Modelfile)
+
+    @classmethod
+    def of(cls, model: Model) -> "Target":
+        fim = model.checkpoint.fim_format if model.checkpoint else None
+        return cls(model.templated, not model.lacks("thinking"), fim, model.modelfile)
+
+    def options(self, request: Inference) -> dict[str, Any]:
+        """Checked options: the request's over the Modelfile's. Raises ApiError 500 for those of a wrong type."""
+        return check_options({**self.modelfile.parameters, **(request.options or {})})
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """path: the engine's route. body: its JSON object, without `model`."""
+    """path: the engine's route. body: its JSON object, without `model`.
+
+    num_ctx: the client's own limit to prompt and reply together, in tokens. truncate: whether a prompt that is too long
+    is shortened. context: tokens of an earlier exchange that precede the prompt.
+    """
 
     path: str
     body: dict[str, Any]
+    num_ctx: int | None = None
+    truncate: bool = True
+    context: tuple[int, ...] = ()
 
 
-def chat_request(request: ChatRequest, *, templated: bool, thinks: bool) -> EngineRequest:
+def chat_request(request: ChatRequest, target: Target) -> EngineRequest:
     """What the engine is asked for a chat.
 
-    templated: the model has a chat template. Without one Ollama's default template is followed: the contents of the
-    messages one after another, nothing added. thinks: the model can think.
-    Raises ApiError for values that Ollama refuses.
+    Without a chat template Ollama's default template is followed: the contents of the messages one after another,
+    nothing added. Raises ApiError for values that Ollama refuses.
     """
-    messages = request.messages or []
-    common = _common(request)
-    if not templated:
-        return EngineRequest(
-            COMPLETION_PATH, common | {"prompt": "".join(message.content or "" for message in messages)}
-        )
-    body = common | {"messages": _messages(messages)} | _thinking(request.think, thinks)
+    messages = _with_modelfile(request.messages or [], target.modelfile)
+    options = target.options(request)
+    body = _common(request, options)
+    if not target.templated:
+        text = "".join(message.content or "" for message in messages)
+        return _asked(request, options, COMPLETION_PATH, body | _completion_logprobs(request) | {"prompt": text})
+    body |= _conversation(messages) | _chat_logprobs(request) | _thinking(request, messages, target)
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
-    return EngineRequest(CHAT_PATH, body)
+        body |= {"tools": [engine_tool(tool) for tool in request.tools]} | _tool_choice(request.tool_choice)
+    return _asked(request, options, CHAT_PATH, body)
 
 
-def generate_request(request: GenerateRequest, *, templated: bool, thinks: bool) -> EngineRequest:
-    """What the engine is asked for a generate: a chat of one user message, or the bare prompt.
+def generate_request(request: GenerateRequest, target: Target) -> EngineRequest:
+    """What the engine is asked for a generate: a chat of one user message, the bare prompt, or a gap to fill.
 
-    The prompt goes out bare for `raw`, and for a model without a chat template (behind its `system`, as Ollama's
-    default template has it). Raises ApiError for values that Ollama refuses.
+    With a `suffix` the model fills in what belongs before it. The prompt goes out bare for `raw`, and for a model
+    without a chat template (behind its `system`, as Ollama's default template has it). Raises ApiError for values that
+    Ollama refuses.
     """
-    prompt, system = request.prompt or "", request.system or ""
-    common = _common(request)
-    if request.raw or not templated:
-        return EngineRequest(COMPLETION_PATH, common | {"prompt": prompt if request.raw else system + prompt})
-    messages = [Message(role="user", content=prompt, images=request.images)]
+    options = target.options(request)
+    body = _common(request, options)
+    system = request.system or target.modelfile.system
+    if request.suffix:
+        return _asked(request, options, COMPLETION_PATH, body | _gap(request, target) | _completion_logprobs(request))
+    if request.raw or not target.templated:
+        prompt = (request.prompt or "") if request.raw else system + (request.prompt or "")
+        body |= _completion_logprobs(request) | {"prompt": prompt}
+        return _asked(request, options, COMPLETION_PATH, body | ({} if request.raw else {"return_token_ids": True}))
+    messages = [Message(role="user", content=request.prompt, images=request.images)]
+    if not request.context:
+        messages = [*_examples(target.modelfile), *messages]
     if system:
         messages.insert(0, Message(role="system", content=system))
-    return EngineRequest(CHAT_PATH, common | {"messages": _messages(messages)} | _thinking(request.think, thinks))
+    body |= _conversation(messages) | _chat_logprobs(request) | _thinking(request, messages, target)
+    body |= _template(request.template) | {"return_token_ids": True}
+    return _asked(request, options, CHAT_PATH, body)
+
+
+def _gap(request: GenerateRequest, target: Target) -> dict[str, Any]:
+    """The gap between prompt and suffix, in the model's own marks; what is unknown here may be known to the engine."""
+    prefix, suffix = request.prompt or "", request.suffix or ""
+    if target.fim_format is None:
+        return {"prompt": prefix, "suffix": suffix}
+    return {"prompt": fim_prompt(target.fim_format, prefix, suffix)}
 
 
 def check_think(value: Any) -> bool | str | None:
@@ -72,12 +126,55 @@ def check_think(value: Any) -> bool | str | None:
     return value
 
 
-def _common(request: Inference) -> dict[str, Any]:
-    body = sampling_parameters(check_options(request.options or {})) | _response_format(request.format)
+def check_top_logprobs(value: int | None) -> None:
+    """Raises ApiError 400 in Ollama's words."""
+    if not 0 <= (value or 0) <= _MOST_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {_MOST_LOGPROBS}")
+
+
+def _asked(request: Inference, options: dict[str, Any], path: str, body: dict[str, Any]) -> EngineRequest:
+    num_ctx = options.get("num_ctx", 0)
+    return EngineRequest(
+        path,
+        body,
+        # Ollama's own floor is 4; 0 and less leave it to the server.
+        num_ctx=max(num_ctx, 4) if num_ctx > 0 else None,
+        truncate=request.truncate is not False,
+        context=tuple(request.context or ()) if isinstance(request, GenerateRequest) and not request.raw else (),
+    )
+
+
+def _with_modelfile(messages: Sequence[Message], modelfile: Modelfile) -> list[Message]:
+    """A model's own messages come first, and its system text unless the client begins with one."""
+    together = [*_examples(modelfile), *messages]
+    if modelfile.system and messages and messages[0].role.lower() != "system":
+        together.insert(0, Message(role="system", content=modelfile.system))
+    return together
+
+
+def _examples(modelfile: Modelfile) -> list[Message]:
+    return [Message(role=role, content=content) for role, content in modelfile.messages]
+
+
+def _common(request: Inference, options: dict[str, Any]) -> dict[str, Any]:
+    body = sampling_parameters(options) | _constraint(request)
+    if request.priority is not None:
+        body["priority"] = request.priority
     # Anything but an explicit false streams.
     if request.stream is not False:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     return body
+
+
+def _constraint(request: Inference) -> dict[str, Any]:
+    if request.structured_outputs is None:
+        return _response_format(request.format)
+    if request.format not in (None, ""):
+        raise ApiError(400, "structured_outputs: give either this or format")
+    kinds = [kind for kind in _CONSTRAINTS if request.structured_outputs.get(kind) is not None]
+    if len(kinds) != 1:
+        raise ApiError(400, f"structured_outputs: expected exactly one of {', '.join(_CONSTRAINTS)}")
+    return {"structured_outputs": request.structured_outputs}
 
 
 def _response_format(value: Any) -> dict[str, Any]:
@@ -90,113 +187,63 @@ def _response_format(value: Any) -> dict[str, Any]:
     raise ApiError(500, f'invalid format: {_json(_json(value))}; expected "json" or a valid JSON Schema object')
 
 
-def _thinking(value: Any, thinks: bool) -> dict[str, Any]:
-    """Thinking is on where the model can think and the request does not say otherwise."""
-    think = check_think(value)
-    if not thinks:
+def _conversation(messages: Sequence[Message]) -> dict[str, Any]:
+    """The messages; a last one of the assistant's is gone on with, not answered."""
+    body: dict[str, Any] = {"messages": engine_messages(messages)}
+    if _is_prefilled(messages):
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    return body
+
+
+def _is_prefilled(messages: Sequence[Message]) -> bool:
+    last = messages[-1]
+    return last.role.lower() == "assistant" and bool(last.content) and not last.tool_calls
+
+
+def _thinking(request: Inference, messages: Sequence[Message], target: Target) -> dict[str, Any]:
+    """Thinking is on where the model can think and the request does not say otherwise.
+
+    An answer that has begun is past thinking: vLLM would take what goes on with it for thoughts.
+    """
+    think = check_think(request.think)
+    if not target.thinks:
         return {}
-    enabled = think is not False
+    enabled = think is not False and not _is_prefilled(messages)
     # Templates differ in the variable's name; an unknown one is not read.
     fields: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": enabled, "thinking": enabled}}
-    if isinstance(think, str):
+    if isinstance(think, str) and enabled:
         fields["reasoning_effort"] = think
+    if request.thinking_token_budget is not None and enabled:
+        fields["thinking_token_budget"] = request.thinking_token_budget
     return fields
 
 
-def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    unanswered: list[tuple[str, str]] = []  # (id, function) of calls that no result has followed yet
-    translated: list[dict[str, Any]] = []
-    for message in messages:
-        role = message.role.lower()
-        entry: dict[str, Any] = {"role": role, "content": _content(message)}
-        if role == "assistant" and message.thinking:
-            entry["reasoning"] = message.thinking
-        if message.tool_calls:
-            entry["tool_calls"] = _calls(message.tool_calls, unanswered, first=len(translated))
-        if role == "tool":
-            entry["tool_call_id"] = _answered_call(message, unanswered)
-        translated.append(entry)
-    return translated
+def _chat_logprobs(request: Inference) -> dict[str, Any]:
+    return {"logprobs": True, "top_logprobs": request.top_logprobs or 0} if request.logprobs else {}
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    text = message.content or ""
-    if not message.images:
-        return text
-    images = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in message.images]
-    return [{"type": "text", "text": text}, *images] if text else images
+def _completion_logprobs(request: Inference) -> dict[str, Any]:
+    return {"logprobs": request.top_logprobs or 0} if request.logprobs else {}
 
 
-def _data_uri(image: str) -> str:
-    text = image.replace("\r", "").replace("\n", "")  # line breaks are no part of the data, as in Go's decoder
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        raise ApiError(400, "images must be base64 data without a data: prefix: illegal base64 data") from None
-    return f"data:{_mime_type(data)};base64,{text}"
+def _tool_choice(value: Any) -> dict[str, Any]:
+    match value:
+        case None:
+            return {}
+        case "auto" | "none" | "required" | {"type": "function", "function": {"name": str()}}:
+            return {"tool_choice": value}
+    raise ApiError(
+        400,
+        'tool_choice: expected "auto", "none", "required" or {"type": "function", "function": {"name": …}}',
+    )
 
 
-def _mime_type(data: bytes) -> str:
-    for magic, kind in ((b"\x89PNG", "image/png"), (b"GIF8", "image/gif")):
-        if data.startswith(magic):
-            return kind
-    return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else "image/jpeg"
-
-
-def _calls(calls: Sequence[ToolCall], unanswered: list[tuple[str, str]], *, first: int) -> list[dict[str, Any]]:
-    entries = []
-    for index, call in enumerate(calls):
-        identifier = call.id or f"call_{first}_{index}"
-        unanswered.append((identifier, call.function.name))
-        function = {"name": call.function.name, "arguments": _json(_arguments(call))}
-        entries.append({"id": identifier, "type": "function", "function": function})
-    return entries
-
-
-def _arguments(call: ToolCall) -> dict[str, Any]:
-    """The arguments of a call that a client sends back; as text, which OpenAI's clients are used to, they are read."""
-    arguments = call.function.arguments
-    if isinstance(arguments, str):
-        try:
-            return msgspec.json.decode(arguments, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError):
-            raise ApiError(400, f"the arguments of a call of {_json(call.function.name)} are no JSON object") from None
-    return arguments
-
-
-def _answered_call(message: Message, unanswered: list[tuple[str, str]]) -> str:
-    """The id of the call that a tool's result answers.
-
-    A result names its call by id, or by function as older Ollama clients do (then results come in the calls' order),
-    or not at all.
-    """
-    for identifier, function in unanswered:
-        if message.tool_call_id == identifier or (
-            not message.tool_call_id and message.tool_name in (None, "", function)
-        ):
-            unanswered.remove((identifier, function))
-            return identifier
-    return message.tool_call_id or "call_unknown"
-
-
-def _tool(tool: Tool) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.function.name}
-    if tool.function.description:
-        function["description"] = tool.function.description
-    if tool.function.parameters is not None:
-        function["parameters"] = tool.function.parameters
-    return {"type": tool.type or "function", "function": function}
-
-
-def fit_context(body: dict[str, Any], context_length: int | None) -> dict[str, Any]:
-    """The body with `max_tokens` set to what was asked for, at most the context length, which stands for "no limit".
-
-    Ollama takes any `num_predict`; vLLM refuses more than the context length, and its /v1/completions stops after 16
-    tokens where nothing is said. What the prompt leaves of the context is the engine's to count.
-    """
-    if context_length is None:
-        return body
-    return body | {"max_tokens": min(body.get("max_tokens", context_length), context_length)}
+def _template(template: str | None) -> dict[str, Any]:
+    if not template:
+        return {}
+    if _GO_TEMPLATE.search(template):
+        raise ApiError(400, "template: Go templates are not rendered; send a Jinja template, or the prompt with raw")
+    return {"chat_template": template}
 
 
 def _json(value: Any) -> str:

@@ -6,7 +6,7 @@ out where Ollama leaves them out.
 
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 
 class Named(Struct):
@@ -23,6 +23,7 @@ class Named(Struct):
 class ShowRequest(Named):
     system: str | None = None
     verbose: bool | None = None
+    options: dict[str, Any] | None = None
 
 
 class ToolFunction(Struct):
@@ -62,25 +63,56 @@ class Message(Struct):
 
 
 class Inference(Named):
-    """What generate and chat share. `keep_alive`, `think` and `format` are checked by their translators."""
+    """What generate and chat share. `keep_alive`, `think` and `format` are checked by their translators.
+
+    The last four are not Ollama's: what its users ask for and vLLM has, under vLLM's names.
+    """
 
     stream: bool | None = None
     format: Any = None
     keep_alive: Any = None
     options: dict[str, Any] | None = None
     think: Any = None
+    truncate: bool | None = None
+    shift: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    debug_render_only: bool | None = field(default=None, name="_debug_render_only")
+    structured_outputs: dict[str, Any] | None = None
+    thinking_token_budget: int | None = None
+    priority: int | None = None
 
 
 class GenerateRequest(Inference):
     prompt: str | None = None
+    suffix: str | None = None
     system: str | None = None
+    template: str | None = None
+    context: list[int] | None = None
     raw: bool | None = None
     images: list[str] | None = None
 
 
 class ChatRequest(Inference):
+    """`tool_choice` is OpenAI's."""
+
     messages: list[Message] | None = None
     tools: list[Tool] | None = None
+    tool_choice: Any = None
+
+
+class TokenLogprob(Struct, omit_defaults=True):
+    """A token and the logarithm of its probability. bytes: the token's text in UTF-8."""
+
+    token: str
+    logprob: float
+    bytes: list[int] = []
+
+
+class Logprob(TokenLogprob, omit_defaults=True):
+    """A token of the reply, with the likeliest ones at its place, where they were asked for."""
+
+    top_logprobs: list[TokenLogprob] = []
 
 
 class ReplyMessage(Struct):
@@ -97,6 +129,7 @@ class ChatChunk(Struct):
     created_at: str
     message: ReplyMessage
     done: bool = False
+    logprobs: list[Logprob] | UnsetType = UNSET
 
 
 class GenerateChunk(Struct):
@@ -107,3 +140,4 @@ class GenerateChunk(Struct):
     response: str
     thinking: str | UnsetType = UNSET
     done: bool = False
+    logprobs: list[Logprob] | UnsetType = UNSET

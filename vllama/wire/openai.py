@@ -31,14 +31,39 @@ class Message(Struct):
     tool_calls: list[ToolCall] | None = None
 
 
+class TopLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob] = []
+
+
+class Logprobs(Struct):
+    """`content` in a chat's reply; in a completion's, lists of which each has an entry for a token."""
+
+    content: list[TokenLogprob] | None = None
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
 class Choice(Struct):
-    """`message` in a whole chat reply, `delta` in a chat chunk, `text` in both forms of a completion."""
+    """`message` in a whole chat reply, `delta` in a chat chunk, `text` in both forms of a completion.
+
+    The token ids come where `return_token_ids` asked for them; those of a completion's prompt come here, too.
+    """
 
     message: Message | None = None
     stop_reason: int | str | None = None
     delta: Message | None = None
     text: str | None = None
     finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class Usage(Struct):
@@ -58,6 +83,7 @@ class Completion(Struct):
     """A whole reply or one chunk of a stream. The last chunk has `usage` and no choices."""
 
     choices: list[Choice] = []
+    prompt_token_ids: list[int] | None = None
     usage: Usage | None = None
     metrics: Timings | None = None
     error: Any = None

@@ -1,0 +1,233 @@
+"""What is told of a model, down to a Modelfile that can be read again."""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models.conftest import QWEN3, Build
+from vllama import demo
+from vllama.models._safetensors import Tensor
+from vllama.models.catalogue import Model
+from vllama.models.inspect import inspect
+from vllama.models.modelfile import Modelfile
+from vllama.models.names import parse
+from vllama.models.show import (
+    description,
+    details,
+    format_parameter_count,
+    model_info,
+    modelfile_text,
+    parameters,
+    parameters_text,
+)
+
+WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+UNKNOWN = Model(parse("me/far"), source="me/far", engine_name="far")
+FULL = Modelfile(
+    system="Be brief.",
+    template="{{ messages[0].content }}",
+    parameters={"temperature": 0.1, "stop": ["<a>", " b"], "num_ctx": 8192},
+    messages=(("user", "Hi"), ("assistant", "Hello,\nfriend")),
+)
+
+
+def local(folder: Path, modelfile: Modelfile | None = None) -> Model:
+    return Model(parse("m"), str(folder), "m", inspect(folder), modelfile=modelfile or Modelfile())
+
+
+def test_details_and_model_info(build: Build) -> None:
+    model = local(build())
+    shown = details(model, lengths=True)
+    assert shown == {
+        "parent_model": "",
+        "format": "safetensors",
+        "family": "qwen3",
+        "families": ("qwen3",),
+        "parameter_size": "40",
+        "quantization_level": "BF16",
+        "context_length": 4096,
+        "embedding_length": 64,
+    }
+    assert details(model, lengths=False) == {key: value for key, value in shown.items() if not key.endswith("_length")}
+    assert model_info(model) == {
+        "general.architecture": "qwen3",
+        "general.file_type": 32,
+        "general.parameter_count": 40,
+        "qwen3.context_length": 4096,
+        "qwen3.embedding_length": 64,
+        "qwen3.block_count": 2,
+        "qwen3.attention.head_count": 4,
+        "qwen3.attention.head_count_kv": 2,
+        "qwen3.feed_forward_length": 128,
+        "qwen3.rope.freq_base": 1000000.0,
+        "qwen3.vocab_size": 100,
+    }
+
+
+def test_model_info_always_has_both_lengths(build: Build) -> None:
+    info = model_info(local(build({"architectures": ["StrangeForCausalLM"]})))
+    assert info["general.architecture"] == "strange"
+    assert info["strange.context_length"] == 2048
+    assert info["strange.embedding_length"] == 0
+
+
+def test_old_clients_see_from_a_key_that_a_model_sees(build: Build) -> None:
+    vision = {"text_config": QWEN3, "vision_config": {"depth": 27}, "model_type": "qwen3_vl"}
+    config = {"architectures": ["Qwen3VLForConditionalGeneration"]} | vision
+    assert model_info(local(build(config)))["qwen3_vl.vision.block_count"] == 27
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (7_615_616_512, "7.6B"),
+        (8_030_261_248, "8.0B"),
+        (8_000_000_000, "8B"),
+        (22_565_000, "22.57M"),
+        (137_000_000, "137M"),
+        (45_000, "45K"),
+        (754_944, "755K"),
+        (999, "999"),
+        (0, "0"),
+    ],
+)
+def test_format_parameter_count(count: int, text: str) -> None:
+    assert format_parameter_count(count) == text
+
+
+def test_parameters_of_the_modelfile_over_the_checkpoints_defaults(build: Build) -> None:
+    generation = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.0, "eos_token_id": [1, 2], "do_sample": True}
+    own = Modelfile(parameters={"stop": ["<|eot|>", 'a"b\n'], "top_k": 40, "use_mmap": True, "min_p": None})
+    model = local(build(files={"generation_config.json": generation}), own)
+    assert parameters_text(parameters(model)).splitlines() == [
+        "temperature                    0.6",
+        "top_k                          40",
+        "repeat_penalty                 1",
+        'stop                           "<|eot|>"',
+        'stop                           "a\\"b\\n"',
+        "use_mmap                       true",
+    ]
+    assert parameters(UNKNOWN) == {}
+    assert parameters_text({}) == ""
+
+
+def test_a_description_has_what_there_is_in_ollamas_order(build: Build) -> None:
+    model = local(build(files={"LICENSE": "MIT"}), FULL)
+    shown = description(model, modified=WHEN, tensors=[Tensor("a.weight", "BF16", (8, 4))])
+    assert list(shown) == [
+        "license", "modelfile", "parameters", "template", "system", "details", "messages", "model_info", "tensors",
+        "capabilities", "modified_at",
+    ]  # fmt: skip
+    assert shown["license"] == "MIT"
+    assert shown["template"] == "{{ messages[0].content }}"
+    assert shown["system"] == "Be brief."
+    assert shown["messages"] == [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello,\nfriend"}]
+    assert shown["tensors"] == [{"name": "a.weight", "type": "BF16", "shape": (8, 4)}]
+    assert shown["modified_at"] == "2026-01-02T03:04:05+00:00"
+    assert not any(key.endswith("_length") for key in shown["details"])
+
+
+def test_a_description_of_a_bare_checkpoint(build: Build) -> None:
+    shown = description(local(build()), modified=WHEN)
+    assert list(shown) == ["modelfile", "template", "details", "model_info", "capabilities", "modified_at"]
+    assert shown["template"] == "{{ .Prompt }}"
+    assert shown["modelfile"] == '# Modelfile generated by "ollama show"\n\nFROM m:latest\n'
+
+
+def test_a_description_of_a_model_of_which_nothing_is_known() -> None:
+    shown = description(UNKNOWN, modified=WHEN)
+    assert list(shown) == ["modelfile", "details", "model_info", "capabilities", "modified_at"]
+    assert "\nFROM me/far:latest\n" in shown["modelfile"]
+    info = {"general.architecture": "unknown", "unknown.context_length": 0, "unknown.embedding_length": 0}
+    assert shown["model_info"] == info
+
+
+def test_the_clients_system_is_shown_and_its_options_in_the_modelfile_alone(build: Build) -> None:
+    model = local(build(), FULL)
+    shown = description(model, modified=WHEN, system="Rhyme.", options={"temperature": 1.0, "seed": 7, "top_k": None})
+    assert shown["system"] == "Rhyme."
+    assert "\nSYSTEM Rhyme.\n" in shown["modelfile"]
+    assert "\nPARAMETER temperature 1\n" in shown["modelfile"]
+    assert "\nPARAMETER seed 7\n" in shown["modelfile"]
+    assert "top_k" not in shown["modelfile"]
+    assert shown["parameters"] == description(model, modified=WHEN)["parameters"]
+
+
+def test_a_modelfile_in_ollamas_order(build: Build) -> None:
+    model = local(build(files={"LICENSE": 'The "MIT" License\n\nfree'}), FULL)
+    assert (
+        modelfile_text(model, {})
+        == """\
+# Modelfile generated by "ollama show"
+
+FROM m:latest
+TEMPLATE {{ messages[0].content }}
+SYSTEM Be brief.
+PARAMETER temperature 0.1
+PARAMETER stop <a>
+PARAMETER stop " b"
+PARAMETER num_ctx 8192
+LICENSE \"""The "MIT" License
+
+free\"""
+MESSAGE user Hi
+MESSAGE assistant "Hello,
+friend"
+"""
+    )
+
+
+def read_modelfile(text: str) -> Iterator[tuple[str, ...]]:
+    """As Ollama's command line reads one: a value that begins with quotes goes on until a line ends with them."""
+    lines = iter(text.splitlines(keepends=True))
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        words = 2 if line.startswith(("PARAMETER", "MESSAGE")) else 1
+        *names, value = line.split(" ", words)
+        while (whole := unquoted(value.strip())) is None:
+            value += next(lines)
+        yield *names, whole
+
+
+def unquoted(text: str) -> str | None:
+    for quotes in ('"""', '"'):
+        if text.startswith(quotes):
+            return text[len(quotes) : -len(quotes)] if text.endswith(quotes) and len(text) >= 2 * len(quotes) else None
+    return text
+
+
+def values() -> list[str]:
+    seeded = random.Random(3)
+    made = (
+        "".join(seeded.choices(['"', "a", " ", "\n", "\r", "\t", "#", "é", "\\"], k=length % 9))
+        for length in range(600)
+    )
+    # Nothing that ends a line with three quotes can be written.
+    return [value for value in made if value and not re.search(r'"""\s*[\r\n]', value)]
+
+
+def test_a_shown_modelfile_can_be_read_again(build: Build) -> None:
+    model = local(build())
+    for value in values():
+        own = Modelfile(value, value, {"stop": [value, "x"], "top_p": 0.5}, (("user", value), ("assistant", "b")))
+        expected: list[Any] = [
+            ("FROM", "m:latest"), ("TEMPLATE", value), ("SYSTEM", value), ("PARAMETER", "stop", value),
+            ("PARAMETER", "stop", "x"), ("PARAMETER", "top_p", "0.5"), ("MESSAGE", "user", value),
+            ("MESSAGE", "assistant", "b"),
+        ]  # fmt: skip
+        assert list(read_modelfile(modelfile_text(replace(model, modelfile=own), {}))) == expected, repr(value)
+
+
+def test_the_demo_models_modelfile_can_be_read_again() -> None:
+    model = local(demo.CHAT)
+    assert model.checkpoint is not None
+    read = {line[:-1]: line[-1] for line in read_modelfile(modelfile_text(model, {}))}
+    assert read["TEMPLATE",] == model.checkpoint.chat_template
+    assert read["LICENSE",] == model.checkpoint.license

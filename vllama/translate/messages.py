@@ -1,0 +1,140 @@
+"""Ollama's conversations as OpenAI's: roles, images, tool calls and their results."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from vllama.errors import ApiError
+from vllama.wire.ollama import Message, Tool, ToolCall
+
+EngineMessage = dict[str, Any]
+
+_IMAGES = ((b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"\xff\xd8\xff", "image/jpeg"), (b"BM", "image/bmp"))
+_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+
+
+def engine_messages(messages: Sequence[Message]) -> list[EngineMessage]:
+    """The conversation for vLLM's chat route. Raises ApiError 400 for a call whose arguments are no object."""
+    unanswered: list[tuple[str, str]] = []  # (id, function) of calls that no result has followed yet
+    translated: list[EngineMessage] = []
+    for message in messages:
+        role = message.role.lower()
+        entry: EngineMessage = {"role": role, "content": _content(message)}
+        if role == "assistant" and message.thinking:
+            entry["reasoning"] = message.thinking
+        if message.tool_calls:
+            entry["tool_calls"] = _calls(message.tool_calls, unanswered, first=len(translated))
+        if role == "tool":
+            entry["tool_call_id"] = _answered_call(message, unanswered)
+        translated.append(entry)
+    return translated
+
+
+def engine_tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.function.name}
+    if tool.function.description:
+        function["description"] = tool.function.description
+    if tool.function.parameters is not None:
+        function["parameters"] = tool.function.parameters
+    return {"type": tool.type or "function", "function": function}
+
+
+def check_images(images: Iterable[str]) -> None:
+    """Raises ApiError 400, naming the first byte that is not base64 as Go's decoder does."""
+    for image in images:
+        try:
+            base64.b64decode(_joined(image), validate=True)
+        except ValueError:
+            raise ApiError(
+                400,
+                f"illegal base64 data at input byte {_first_illegal(image)}: "
+                "images are base64 data without a data: prefix",
+            ) from None
+
+
+def media_kinds(images: Iterable[str]) -> set[str]:
+    """What the data are: "image" or "audio"."""
+    return {"audio" if _audio_format(_head(image)) else "image" for image in images}
+
+
+def _joined(image: str) -> str:
+    """Without line breaks, which are no part of the data in Go's decoder."""
+    return image.replace("\r", "").replace("\n", "")
+
+
+def _first_illegal(image: str) -> int:
+    data = image.encode()
+    bad = (position for position, byte in enumerate(data) if byte not in _BASE64 and byte not in b"\r\n")
+    return next(bad, len(data))
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    text = message.content or ""
+    if not message.images:
+        return text
+    media = [_part(_joined(image)) for image in message.images]
+    return [{"type": "text", "text": text}, *media] if text else media
+
+
+def _part(data: str) -> dict[str, Any]:
+    """Ollama sends sound in `images`, too: which it is, the first bytes tell."""
+    head = _head(data)
+    if kind := _audio_format(head):
+        return {"type": "input_audio", "input_audio": {"data": data, "format": kind}}
+    return {"type": "image_url", "image_url": {"url": f"data:{_image_type(head)};base64,{data}"}}
+
+
+def _head(data: str) -> bytes:
+    return base64.b64decode(_joined(data[:64])[:32])
+
+
+def _audio_format(head: bytes) -> str | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "wav"
+    return "mp3" if head[:3] == b"ID3" or head[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2") else None
+
+
+def _image_type(head: bytes) -> str:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for magic, kind in _IMAGES if head.startswith(magic)), "image/jpeg")
+
+
+def _calls(calls: Sequence[ToolCall], unanswered: list[tuple[str, str]], *, first: int) -> list[dict[str, Any]]:
+    entries = []
+    for index, call in enumerate(calls):
+        identifier = call.id or f"call_{first}_{index}"
+        unanswered.append((identifier, call.function.name))
+        arguments = msgspec.json.encode(_arguments(call)).decode()
+        function = {"name": call.function.name, "arguments": arguments}
+        entries.append({"id": identifier, "type": "function", "function": function})
+    return entries
+
+
+def _arguments(call: ToolCall) -> dict[str, Any]:
+    """The arguments of a call that a client sends back; as text, which OpenAI's clients are used to, they are read."""
+    arguments = call.function.arguments
+    if isinstance(arguments, str):
+        try:
+            return msgspec.json.decode(arguments, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            name = msgspec.json.encode(call.function.name).decode()
+            raise ApiError(400, f"the arguments of a call of {name} are no JSON object") from None
+    return arguments
+
+
+def _answered_call(message: Message, unanswered: list[tuple[str, str]]) -> str:
+    """The id of the call that a tool's result answers.
+
+    A result names its call by id, or by function as older Ollama clients do (then results come in the calls' order),
+    or not at all.
+    """
+    for identifier, function in unanswered:
+        if message.tool_call_id == identifier or (
+            not message.tool_call_id and message.tool_name in (None, "", function)
+        ):
+            unanswered.remove((identifier, function))
+            return identifier
+    return message.tool_call_id or "call_unknown"
