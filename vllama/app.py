@@ -17,6 +17,7 @@ from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
 from vllama.routes import (
+    anthropic,
     audio,
     cloud,
     embeddings,
@@ -34,7 +35,7 @@ from vllama.security.guard import Guard
 
 logger = logging.getLogger("vllama")
 
-_ENDPOINTS = (models, inference, embeddings, tokens, ranking, openai, responses, audio, cloud, health)
+_ENDPOINTS = (models, inference, embeddings, tokens, ranking, openai, responses, audio, anthropic, cloud, health)
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""
 _EVERYONE = Guard()
