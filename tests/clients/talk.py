@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from pydantic import BaseModel
 
 from tests.served import Served, wait_until
@@ -11,6 +12,8 @@ from vllama.demo.dialogues import by_name
 
 Llm = Callable[..., str]
 """The type of the fixture `llm`."""
+NO_IDLE_CONNECTIONS = {"limits": httpx.Limits(max_keepalive_connections=0)}
+"""For LangChain, which does not close its clients."""
 GREEDY = {"temperature": 0}
 HELLO = by_name("hello")
 CITY = by_name("json-city")

@@ -10,7 +10,7 @@ import pytest
 from langchain_ollama import OllamaEmbeddings
 
 from tests.clients.npm import Node
-from tests.clients.talk import Llm
+from tests.clients.talk import NO_IDLE_CONNECTIONS, Llm
 from vllama.demo.dialogues import TRIPLES
 
 pytestmark = [pytest.mark.engine, pytest.mark.clients, pytest.mark.timeout(300)]
@@ -83,7 +83,9 @@ def test_openai(url: str) -> None:
 
 
 async def test_langchain(url: str) -> None:
-    client = OllamaEmbeddings(model="demo-embed", base_url=url, validate_model_on_init=True)
+    client = OllamaEmbeddings(
+        model="demo-embed", base_url=url, validate_model_on_init=True, client_kwargs=NO_IDLE_CONNECTIONS
+    )
     vectors = client.embed_documents(TEXTS)
     assert make_sense(vectors)
     assert client.embed_query(TRIPLE.sentence) == pytest.approx(vectors[0], abs=1e-3)

@@ -14,13 +14,19 @@ from tests.clients.talk import CITY, HELLO, PARIS, WEATHER, WEATHER_ANSWER, City
 pytestmark = [pytest.mark.engine, pytest.mark.clients, pytest.mark.timeout(300)]
 
 Chat = Callable[..., ChatOllama]
+ASK: dict[str, Any] = {
+    "model": "demo",
+    "temperature": 0,
+    "validate_model_on_init": True,
+    "client_kwargs": talk.NO_IDLE_CONNECTIONS,
+}
 get_weather = tool(talk.get_weather)
 
 
 @pytest.fixture
 def chat(url: str) -> Chat:
     """`chat(...)`: a client with these options, which looks for its model at once."""
-    return lambda **more: ChatOllama(model="demo", base_url=url, temperature=0, validate_model_on_init=True, **more)
+    return lambda **more: ChatOllama(base_url=url, **{**ASK, **more})
 
 
 def test_invoke(chat: Chat) -> None:
@@ -68,6 +74,6 @@ def test_structured_output(chat: Chat, method: Any) -> None:
     assert chat().with_structured_output(City, method=method).invoke(CITY.question) == PARIS
 
 
-def test_an_unknown_model(url: str) -> None:
+def test_an_unknown_model(chat: Chat) -> None:
     with pytest.raises(ValueError, match=r"Available local models: .*demo:latest"):
-        ChatOllama(model="nope", base_url=url, validate_model_on_init=True)
+        chat(model="nope")

@@ -140,7 +140,7 @@ def test_context_goes_on_with_a_conversation(client: ollama.Client) -> None:
     asked = client.generate("demo", "What is my name?", context=told.context, options=GREEDY, think=False)
     assert asked.response == "Your name is Ada."
     assert asked.context is not None
-    assert list(asked.context[: len(told.context)]) == list(told.context)
+    assert len(asked.context) > len(told.context)
 
 
 def test_a_raw_prompt(client: ollama.Client) -> None:
