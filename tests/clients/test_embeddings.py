@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import ollama
 import openai
@@ -92,5 +93,9 @@ async def test_langchain(url: str) -> None:
     assert make_sense(await client.aembed_documents(TEXTS))
 
 
-def test_llm(llm: Llm) -> None:
-    assert make_sense([json.loads(llm("embed", "-m", "ollama/demo-embed", "-c", text)) for text in TEXTS])
+def test_llm(llm: Llm, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps([{"id": text, "content": text} for text in (TRIPLE.far, TRIPLE.near)]))
+    llm("embed-multi", "texts", str(texts), "-m", "ollama/demo-embed")
+    found = [json.loads(line)["id"] for line in llm("similar", "texts", "-c", TRIPLE.sentence).splitlines()]
+    assert found == [TRIPLE.near, TRIPLE.far]
