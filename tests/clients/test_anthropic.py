@@ -38,6 +38,14 @@ def test_messages(client: anthropic.Anthropic) -> None:
     assert reply.id.startswith("msg_")
 
 
+def test_beta_messages(client: anthropic.Anthropic) -> None:
+    """The address ends in ?beta=true, and a header lists what the client would like to try."""
+    reply = client.beta.messages.create(
+        messages=says(HELLO.question), betas=["interleaved-thinking-2025-05-14"], **PLAIN
+    )
+    assert reply.content[0].text == HELLO.answer
+
+
 def test_a_system_text(client: anthropic.Anthropic) -> None:
     pirate = by_name("pirate-hello")
     system: Any = [{"type": "text", "text": pirate.messages[0]["content"], "cache_control": {"type": "ephemeral"}}]

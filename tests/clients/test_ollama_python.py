@@ -126,6 +126,20 @@ def test_log_probabilities(client: ollama.Client) -> None:
         assert 0 >= first.logprob == entry.logprob > second.logprob
 
 
+def test_options_as_an_object(client: ollama.Client) -> None:
+    options = ollama.Options(temperature=0, num_predict=5, num_ctx=2048, stop=["never said"])
+    reply = client.chat("demo", says(HELLO.question), options=options)
+    assert (reply.done_reason, reply.eval_count) == ("length", 5)
+
+
+@pytest.mark.parametrize(("keep_alive", "least", "most"), [(-1, 100 * 365 * 86400, 10**11), ("5m", 200, 300)])
+def test_keep_alive(client: ollama.Client, keep_alive: Any, least: float, most: float) -> None:
+    client.generate("demo", keep_alive=keep_alive)
+    (running,) = client.ps().models
+    assert running.expires_at is not None
+    assert least < (running.expires_at - datetime.now(UTC)).total_seconds() <= most
+
+
 def test_generate(client: ollama.Client) -> None:
     reply = client.generate("demo", HELLO.question, options=GREEDY)
     assert (reply.thinking, reply.response) == (HELLO.thinking, HELLO.answer)
