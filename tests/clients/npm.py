@@ -1,11 +1,13 @@
 """Ollama's client from npm, installed as package-lock.json says, and the programs in node/ that use it."""
 
+import contextlib
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.served import ROOT
 
@@ -20,21 +22,36 @@ class Node:
 
     url: str
 
-    def start(self, name: str) -> subprocess.Popen[str]:
+    @property
+    def command(self) -> list[str]:
         # From stdin a program finds the packages of its working folder; from a file, only those of the file's.
-        with (HERE / "node" / f"{name}.mjs").open() as program:
-            return subprocess.Popen(
-                [_found("node"), "--input-type=module", "-", self.url],
-                cwd=PROJECT, stdin=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
+        return [_found("node"), "--input-type=module", "-", self.url]
 
     def run(self, name: str) -> Any:
         """The JSON that the program prints. Fails if it complains of anything."""
-        with self.start(name) as process:
-            output, complaints = process.communicate(timeout=60)
-        assert process.returncode == 0, complaints
-        assert not complaints
-        return json.loads(output)
+        with _program(name) as program:
+            done = subprocess.run(
+                self.command, cwd=PROJECT, stdin=program, capture_output=True, text=True, check=False, timeout=60
+            )
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return json.loads(done.stdout)
+
+    @contextlib.contextmanager
+    def running(self, name: str) -> Iterator[IO[str]]:
+        """What the program prints, while it runs."""
+        with (
+            _program(name) as program,
+            subprocess.Popen(self.command, cwd=PROJECT, stdin=program, stdout=subprocess.PIPE, text=True) as process,
+        ):
+            assert process.stdout is not None
+            try:
+                yield process.stdout
+            finally:
+                process.kill()
+
+
+def _program(name: str) -> IO[str]:
+    return (HERE / "node" / f"{name}.mjs").open()
 
 
 def install() -> None:

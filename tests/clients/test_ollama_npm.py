@@ -74,10 +74,6 @@ def test_errors(node: Node) -> None:
 
 def test_abort(demo: Served, node: Node) -> None:
     finished = requests_finished(demo)
-    with node.start("abort") as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "AbortError\n"
-            wait_idle(demo, finished)
-        finally:
-            process.kill()
+    with node.running("abort") as output:
+        assert output.readline() == "AbortError\n"
+        wait_idle(demo, finished)
