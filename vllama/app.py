@@ -20,6 +20,7 @@ from vllama.routes import (
     anthropic,
     audio,
     cloud,
+    decisions,
     embeddings,
     health,
     inference,
@@ -35,7 +36,20 @@ from vllama.security.guard import Guard
 
 logger = logging.getLogger("vllama")
 
-_ENDPOINTS = (models, inference, embeddings, tokens, ranking, openai, responses, audio, anthropic, cloud, health)
+_ENDPOINTS = (
+    models,
+    inference,
+    embeddings,
+    tokens,
+    ranking,
+    openai,
+    responses,
+    audio,
+    anthropic,
+    decisions,
+    cloud,
+    health,
+)
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""
 _EVERYONE = Guard()

@@ -16,9 +16,11 @@ _TOO_LONG = ("maximum context length", "longer than the maximum model length", "
 _INABILITIES = {
     "chat template is no longer allowed": "the model has no chat template: use /v1/completions, or /api/generate",
     "suffix is only supported for models": "the model does not support insert",
+    "untrusted chat template": "template: this server renders no templates of its clients, unless it is started with "
+    "`vllama serve … -- --trust-request-chat-template`",
     "is not a multimodal model": "the model does not support images or sound",
 }
-"""What is known before an engine is asked, but of models of which nothing is known."""
+"""What only the engine knows of a model of which the gateway knows nothing, or of how it was started."""
 
 _PARAMETER = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
 _LISTED = re.compile(r"^ +(\{'type': .*\})$", re.MULTILINE)

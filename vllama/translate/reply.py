@@ -84,7 +84,8 @@ class Reply:
         elif (message := choice.delta or choice.message) is not None:
             self._read_message(message, piece)
         if choice.logprobs is not None:
-            piece.logprobs = translate_logprobs(choice.logprobs, self._top_logprobs)
+            logprobs = translate_logprobs(choice.logprobs, self._top_logprobs)
+            piece.logprobs = logprobs[:-1] if _ends_with_a_mark(choice) else logprobs
         if choice.finish_reason is not None:
             self._finish(choice, piece)
         return piece or None
@@ -170,6 +171,11 @@ class Reply:
             piece.tool_calls = [*piece.tool_calls, ToolCall(id=_call_id(), function=function)]
             self._calls_sent += 1
         self._calls.clear()
+
+
+def _ends_with_a_mark(choice: Choice) -> bool:
+    """Whether the last token is the model's own "end of turn", which is no part of the text."""
+    return choice.finish_reason in ("stop", "tool_calls") and not isinstance(choice.stop_reason, str)
 
 
 def _parse_arguments(text: str) -> dict[str, Any] | None:
