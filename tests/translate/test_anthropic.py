@@ -336,3 +336,10 @@ def test_stop_reasons(delta: dict[str, Any], finish: str, matched: Any, expected
 def test_events_as_bytes() -> None:
     assert encode_events([{"type": "message_stop"}]) == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
     assert encode_events([]) == b""
+
+
+@pytest.mark.timeout(10)  # where every text that is added copied those before it, it would take minutes
+def test_many_texts_are_joined_at_once():
+    blocks = [text("x" * 1000)] * 20_000
+    body = asked({"messages": [{"role": "user", "content": blocks}, *SAY]})
+    assert body["messages"] == [{"role": "user", "content": "x" * 20_000_000 + "\n\nhi"}]

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -78,7 +79,7 @@ def _add_user_turn(conversation: list[EngineMessage], blocks: Sequence[Block]) -
     parts = [*shown, *(part for block in blocks for part in _parts(block))]
     last = conversation[-1] if conversation else None
     if last is not None and last["role"] == "user":
-        last["content"] = [*last["content"], _BETWEEN_TURNS, *parts]
+        last["content"] += [_BETWEEN_TURNS, *parts]
     elif parts or not results:
         conversation.append({"role": "user", "content": parts})
 
@@ -147,11 +148,9 @@ def _joined(content: str | list[Part]) -> str | list[Part]:
     if isinstance(content, str):
         return content
     joined: list[Part] = []
-    for part in content:
-        if joined and part["type"] == joined[-1]["type"] == "text":
-            joined[-1] = {"type": "text", "text": joined[-1]["text"] + part["text"]}
-        else:
-            joined.append(part)
+    for kind, parts in groupby(content, key=lambda part: part["type"]):
+        same = list(parts)
+        joined += [{"type": "text", "text": "".join(part["text"] for part in same)}] if kind == "text" else same
     if not joined:
         return ""
     return joined[0]["text"] if len(joined) == 1 and joined[0]["type"] == "text" else joined

@@ -1,6 +1,7 @@
 """Ollama's conversations as OpenAI's: roles, images, tool calls and their results."""
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from vllama.wire.ollama import Message, Tool, ToolCall
 EngineMessage = dict[str, Any]
 
 _IMAGES = ((b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"\xff\xd8\xff", "image/jpeg"), (b"BM", "image/bmp"))
-_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/\r\n]")
 
 
 def engine_messages(messages: Sequence[Message]) -> list[EngineMessage]:
@@ -65,9 +66,9 @@ def _joined(image: str) -> str:
 
 
 def _first_illegal(image: str) -> int:
-    data = image.encode()
-    bad = (position for position, byte in enumerate(data) if byte not in _BASE64 and byte not in b"\r\n")
-    return next(bad, len(data))
+    """Where the first byte that is no base64 stands; behind the end, where only the padding is wrong."""
+    bad = _NO_BASE64.search(image)
+    return bad.start() if bad else len(image)
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
