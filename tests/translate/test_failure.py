@@ -66,7 +66,7 @@ def test_texts(status, body, expected):
 
 def listed(*errors):
     """As vLLM lists what its validation found."""
-    lines = [repr({"type": kind, "loc": place, "msg": text, "input": "x"}) for kind, place, text in errors]
+    lines = [repr({"type": kind, "loc": place, "msg": text, "input": {"x": []}}) for kind, place, text in errors]
     return f"{len(lines)} validation error{'s' if len(lines) > 1 else ''}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
@@ -212,3 +212,12 @@ def test_anything_is_answered_in_short(body):
     assert status == 500
     assert text.startswith(FAILED)
     assert len(text) < 2100
+
+
+@pytest.mark.timeout(10)  # both would take minutes if they were read as carefully as what the engine itself wrote
+def test_what_a_client_wrote_is_passed_over():
+    wrong = {"type": "int_parsing", "loc": "body.seed", "msg": "Input should be a valid integer"}
+    message = f"1 validation error:\n  {wrong | {'input': [{'a': 1}] * 500_000}}"
+    assert failure_text(400, error(message, 400).encode()) == (400, "seed: expected integer")
+    echo = " (parameter=a, value=" * 50_000
+    assert failure_text(400, error(echo, 400).encode()) == (400, echo[:2000])

@@ -22,7 +22,7 @@ _INABILITIES = {
 }
 """What only the engine knows of a model of which the gateway knows nothing, or of how it was started."""
 
-_PARAMETER = re.compile(r" \(parameter=\w+(, value=.*)?\)$", re.DOTALL)
+_PARAMETER = re.compile(r" \(parameter=\w+(, value=|\)$)")
 _LISTED = re.compile(r"^ +(\{'type': .*\})$", re.MULTILINE)
 _PRINTED = re.compile(r"^(\S+)\n +(.+?) \[type=(\w+)", re.MULTILINE)
 _MOST_ALTERNATIVES = 6
@@ -73,7 +73,8 @@ def _plain(message: str) -> str:
     for sign, text in _INABILITIES.items():
         if sign in message:
             return text
-    return _PARAMETER.sub("", message).partition(": {'")[0]
+    named = _PARAMETER.search(message) if message.endswith(")") else None
+    return message[: named.start() if named else None].partition(": {'")[0]
 
 
 def _grammar_reason(reason: str) -> str:
@@ -103,7 +104,9 @@ def _complaints(message: str) -> list[tuple[str, str, str]]:
     listed = []
     for match in _LISTED.finditer(message):
         try:
-            entry = ast.literal_eval(match[1])
+            # Not what the client sent, which may be all of its body.
+            told, cut, _ = match[1].partition(", 'input': ")
+            entry = ast.literal_eval(told + "}" if cut else told)
             listed.append((str(entry["loc"]), str(entry["type"]), str(entry["msg"])))
         except (ValueError, SyntaxError, KeyError, MemoryError, RecursionError):
             continue
