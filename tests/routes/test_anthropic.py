@@ -13,7 +13,7 @@ from tests.conftest import Alone, Engines
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import CITY_SCHEMA, WEATHER_TOOL, by_name
 from vllama.errors import EngineError
-from vllama.routes._edge import DIED
+from vllama.routes._failures import DIED
 from vllama.translate.failure import CONTEXT_EXCEEDED
 
 PATH = "/v1/messages"

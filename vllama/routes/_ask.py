@@ -11,10 +11,9 @@ from starlette.requests import Request
 from vllama.errors import ApiError
 from vllama.framing import until_client_leaves
 from vllama.models.catalogue import Model
-from vllama.routes._edge import gateway_of, missing_in_engine
-from vllama.routes._relay import engine_failures
+from vllama.routes._edge import gateway_of
+from vllama.routes._failures import engine_failures, refusal
 from vllama.translate.duration import parse_keep_alive
-from vllama.translate.failure import failure_text
 
 T = TypeVar("T")
 
@@ -43,10 +42,8 @@ async def ask(request: Request, question: Question, type_: type[T]) -> tuple[T, 
     Raises ApiError where the engine refuses, dies, or answers something else, ClientLeft where nobody waits any more.
     """
     data, loaded = await until_client_leaves(request, _ask(request, question))
-    try:
+    with engine_failures():
         return msgspec.json.decode(data, type=type_), loaded
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiError(500, f"the engine's reply cannot be read: {error}") from None
 
 
 async def _ask(request: Request, question: Question) -> tuple[bytes, int]:
@@ -56,10 +53,8 @@ async def _ask(request: Request, question: Question) -> tuple[bytes, int]:
         with engine_failures():
             async with lease.client.request("POST", question.path, body) as response:
                 data = await response.read()
-    if response.status == 404:
-        raise missing_in_engine(question.wanted, data, question.action)
     if response.status != 200:
-        raise ApiError(*failure_text(response.status, data))
+        raise refusal(response.status, data, wanted=question.wanted, action=question.action)
     return data, loaded
 
 

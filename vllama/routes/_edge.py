@@ -28,12 +28,6 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bodies that are no JSON, or are nested too deeply."""
 
 
-DIED = (
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
-    "check ollama server logs for details"
-)
-
-
 def get(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
     """A route for GET alone: Starlette adds HEAD by itself, which Ollama has for some paths only."""
     route = Route(path, endpoint, methods=["GET"])
@@ -133,13 +127,6 @@ async def find_model(
 def cloud_disabled(consequence: str) -> ApiError:
     """What Ollama answers where its cloud is switched off. There is none behind this server."""
     return ApiError(403, f"ollama cloud is disabled: {consequence}")
-
-
-def missing_in_engine(wanted: str, body: bytes, action: str) -> ApiError:
-    """What an engine's 404 means: it serves no such model (any more), or has no route for what is asked."""
-    if b"does not exist" in body:
-        return ApiError(404, f"model '{wanted}' not found")
-    return ApiError(400, f"{quote(wanted)} does not support {action}")
 
 
 def quote(text: str) -> str:

@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
-from vllama.errors import ApiError, EngineError
+from vllama.errors import ApiError
 from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
 from vllama.models.catalogue import Model
-from vllama.routes._edge import DIED, gateway_of, missing_in_engine, timestamp
+from vllama.routes._edge import gateway_of, timestamp
+from vllama.routes._failures import broken_off, engine_failures, refusal
 from vllama.routes._prompt import Prepared, prepare, render
 from vllama.scheduler import Lease
 from vllama.translate.failure import failure_text
@@ -82,12 +83,8 @@ async def _lease(exchange: Exchange) -> AsyncIterator[Lease]:
     scheduler = gateway_of(exchange.request).scheduler
     async with scheduler.acquire(exchange.model, exchange.keep_alive) as lease:
         exchange.loaded = time.monotonic_ns()
-        try:
+        with engine_failures():
             yield lease
-        except EngineError as error:
-            raise ApiError(500, f"{DIED}: {error.message}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
 
 
 @contextlib.asynccontextmanager
@@ -101,19 +98,14 @@ async def _engine_reply(exchange: Exchange) -> AsyncIterator[tuple[EngineRespons
         data = _encode(asked.body | {"model": lease.model.engine_name})
         async with lease.client.request("POST", asked.path, data) as response:
             if response.status != 200:
-                raise _refusal(exchange, response.status, await response.read())
+                action = exchange.request.url.path.rpartition("/")[2]
+                raise refusal(response.status, await response.read(), wanted=exchange.wanted, action=action)
             yield response, _reply_to(exchange, asked)
 
 
 def _reply_to(exchange: Exchange, asked: Prepared) -> Reply:
     tags = ThinkTags(begun=asked.thinking_begun) if asked.context else None
     return Reply(tags, tools="tools" in asked.body, top_logprobs=exchange.body.top_logprobs or 0)
-
-
-def _refusal(exchange: Exchange, status: int, data: bytes) -> ApiError:
-    if status == 404:
-        return missing_in_engine(exchange.wanted, data, exchange.request.url.path.rpartition("/")[2])
-    return ApiError(*failure_text(status, data))
 
 
 async def _rendered(exchange: Exchange) -> Response:
@@ -157,7 +149,7 @@ async def _translate_stream(exchange: Exchange, response: EngineResponse, reply:
             if lines := _translate_events(exchange, reply, events):
                 yield lines
     if not complete and reply.finish_reason is None:
-        raise ApiError(500, f"{DIED}: its reply broke off")
+        raise broken_off()
     rest = reply.close() or Piece()
     yield [_encode(_final(exchange, reply, rest, first=first or time.monotonic_ns()))]
 

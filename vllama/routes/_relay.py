@@ -3,7 +3,7 @@ model. Loading, naming and what goes wrong are the gateway's.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,11 +15,12 @@ from starlette.responses import Response
 
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import event_blocks
-from vllama.errors import ApiError, EngineError
+from vllama.errors import ApiError
 from vllama.framing import STOPPING, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._dialects import Dialect, dialect_of
-from vllama.routes._edge import DIED, NOT_JSON, explain, first_value, gateway_of, missing_in_engine, read_bytes
+from vllama.routes._edge import NOT_JSON, explain, first_value, gateway_of, read_bytes
+from vllama.routes._failures import engine_failures, refusal
 from vllama.scheduler import Lease
 from vllama.translate.failure import failure_text
 
@@ -149,15 +150,6 @@ async def _ask_engine(request: Request, handover: Handover, stack: contextlib.As
         return await stack.enter_async_context(reply)
 
 
-@contextlib.contextmanager
-def engine_failures() -> Iterator[None]:
-    """An engine that goes away, as the error that its clients get."""
-    try:
-        yield
-    except EngineError as error:
-        raise ApiError(500, f"{DIED}: {error.message}") from error
-
-
 async def _relay_events(
     upstream: EngineResponse, handover: Handover, dialect: Dialect, stack: contextlib.AsyncExitStack
 ) -> AsyncGenerator[bytes, None]:
@@ -169,9 +161,10 @@ async def _relay_events(
     failure = handover.failure or dialect.error_event
     async with stack:
         yield b""
+        batches = await stack.enter_async_context(contextlib.aclosing(event_blocks(upstream)))
         done: list[bytes] = []
         try:
-            async with contextlib.aclosing(event_blocks(upstream)) as batches:
+            with engine_failures():
                 async for blocks in batches:
                     for block in blocks:
                         done.append(_adapted_block(block, handover, name))  # noqa: PERF401 - kept if the next one fails
@@ -179,8 +172,6 @@ async def _relay_events(
                     done.clear()
                     if chunk:
                         yield chunk
-        except EngineError as error:
-            yield failure(500, f"{DIED}: {error.message}")
         except ApiError as error:
             yield b"".join(done) + failure(error.status, error.message)
 
@@ -208,12 +199,8 @@ def _raise_error(data: bytes) -> None:
 
 
 def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Response:
-    if upstream.status == 404:
-        raise missing_in_engine(handover.wanted, data, handover.action)
     if upstream.status >= 400:
-        raise ApiError(*failure_text(upstream.status, data))
-    try:
+        raise refusal(upstream.status, data, wanted=handover.wanted, action=handover.action)
+    with engine_failures():
         content = handover.rename(data, _encode(handover.wanted))
-    except NOT_JSON as error:
-        raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
     return Response(content, upstream.status, media_type=upstream.content_type)

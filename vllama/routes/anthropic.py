@@ -17,8 +17,8 @@ from vllama.framing import STOPPING, JSONResponse, StreamResponse, until_client_
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask
 from vllama.routes._dialects import ANTHROPIC, new_request_id
-from vllama.routes._edge import DIED, find_model, gateway_of, missing_in_engine, quote, read_body
-from vllama.routes._relay import engine_failures
+from vllama.routes._edge import find_model, gateway_of, quote, read_body
+from vllama.routes._failures import broken_off, engine_failures, refusal
 from vllama.scheduler import Lease
 from vllama.translate.anthropic import Asked, check_request, message_request, prompt
 from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
@@ -89,7 +89,7 @@ async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
     async with _engine_reply(exchange) as response:
         message = reply.whole(_decode(await response.read()))
     if not reply.finished:
-        raise _broken_off()
+        raise broken_off()
     return message
 
 
@@ -133,12 +133,8 @@ async def _translated_events(response: EngineResponse, reply: MessageReply) -> A
             if failure is not None:
                 raise failure
     if not reply.finished:
-        raise _broken_off()
+        raise broken_off()
     yield encode_events(reply.close())
-
-
-def _broken_off() -> ApiError:
-    return ApiError(500, f"{DIED}: its reply broke off")
 
 
 def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError | None]:
@@ -163,12 +159,9 @@ async def _engine_reply(exchange: _Exchange) -> AsyncIterator[EngineResponse]:
     async with gateway_of(exchange.request).scheduler.acquire(exchange.model) as lease:
         asked = exchange.translate(lease.model, lease.context_length)
         body = asked.body | {"model": lease.model.engine_name}
-        try:
-            with engine_failures():
-                async with _post(lease, exchange, asked.path, body) as response:
-                    yield response
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
+        with engine_failures():
+            async with _post(lease, exchange, asked.path, body) as response:
+                yield response
 
 
 @contextlib.asynccontextmanager
@@ -184,9 +177,7 @@ async def _post(lease: Lease, exchange: _Exchange, path: str, body: Mapping[str,
         async with _post(lease, exchange, path, unlimited) as response:
             yield response
         return
-    if response.status == 404:
-        raise missing_in_engine(exchange.wanted, data, "chat")
-    raise ApiError(*failure_text(response.status, data))
+    raise refusal(response.status, data, wanted=exchange.wanted, action="chat")
 
 
 routes = [
