@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
+from vllama.dialects import dialect_of
 from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
@@ -31,7 +32,6 @@ from vllama.routes import (
     tokens,
 )
 from vllama.routes._body import BodyTooLargeError, HangUp
-from vllama.routes._dialects import dialect_of
 from vllama.security.guard import Guard
 
 logger = logging.getLogger("vllama")

@@ -13,12 +13,12 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vllama.dialects import Dialect, dialect_of
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import event_blocks
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
-from vllama.routes._dialects import Dialect, dialect_of
 from vllama.routes._edge import NOT_JSON, explain, first_value, gateway_of, read_bytes
 from vllama.routes._failures import engine_failures, refusal
 from vllama.scheduler import Lease

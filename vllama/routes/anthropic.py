@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from vllama.dialects import ANTHROPIC, new_request_id
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, JSONResponse, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask
-from vllama.routes._dialects import ANTHROPIC, new_request_id
 from vllama.routes._edge import find_model, gateway_of, quote, read_body
 from vllama.routes._failures import broken_off, engine_failures, refusal
 from vllama.scheduler import Lease

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vllama.routes._dialects import dialect_of
+from vllama.dialects import dialect_of
 from vllama.security.keys import any_valid, sent_keys
 
 _OPEN_PATHS = ("/", "/api/version", "/health")
