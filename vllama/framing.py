@@ -48,13 +48,19 @@ async def stream(request: Request, lines: Lines) -> Response:
     media_type, frame = "application/x-ndjson", _as_lines
     if accepts_events(request):
         media_type, frame = "text/event-stream", _as_events
-    chunks = _framed(lines, frame)
+    last_words = frame([msgspec.json.encode({"error": STOPPING})])
+    return await begin(request, _framed(lines, frame), media_type, last_words)
+
+
+async def begin(
+    request: Request, chunks: AsyncGenerator[bytes, None], media_type: str, last_words: bytes
+) -> "StreamResponse":
+    """A streamed response whose first chunk is there. Where there will be none, `chunks` is closed."""
     try:
         first = await until_client_leaves(request, anext(chunks, b""))
     except BaseException:
         await chunks.aclose()
         raise
-    last_words = frame([msgspec.json.encode({"error": STOPPING})])
     return StreamResponse(chunks, media_type, first=first, last_words=last_words)
 
 

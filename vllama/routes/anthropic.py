@@ -14,7 +14,7 @@ from vllama.dialects import ANTHROPIC, new_request_id
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError
-from vllama.framing import STOPPING, JSONResponse, StreamResponse, until_client_leaves
+from vllama.framing import STOPPING, JSONResponse, begin, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask
 from vllama.routes._edge import find_model, gateway_of, quote, read_body
@@ -95,14 +95,8 @@ async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
 
 async def _stream(exchange: _Exchange, reply: MessageReply) -> Response:
     """A streamed message. The first events are waited for: an error before them still gets a status of its own."""
-    events = _streamed_events(exchange, reply)
-    try:
-        first = await until_client_leaves(exchange.request, anext(events))
-    except BaseException:
-        await events.aclose()
-        raise
     last_words = ANTHROPIC.error_event(503, STOPPING)
-    response = StreamResponse(events, "text/event-stream", first=first, last_words=last_words)
+    response = await begin(exchange.request, _streamed_events(exchange, reply), "text/event-stream", last_words)
     response.headers["request-id"] = new_request_id()
     return response
 
