@@ -91,7 +91,7 @@ async def test_refusals(alone: Alone, path: str, fields: dict[str, Any], status:
 
 @pytest.mark.parametrize(
     ("path", "fields", "reply"),
-    [(TOKENIZE, {"content": "x"}, {"tokens": [1]}), (DETOKENIZE, {"tokens": [1]}, {"prompt": "x"})],
+    [(TOKENIZE, {"content": "x"}, {"count": 1, "tokens": [1]}), (DETOKENIZE, {"tokens": [1]}, {"prompt": "x"})],
 )
 async def test_keep_alive_and_clients_that_leave(
     alone: Alone, path: str, fields: dict[str, Any], reply: dict[str, Any]

@@ -19,6 +19,7 @@ from vllama.translate.history import (
 )
 from vllama.translate.messages import EngineMessage
 from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest
+from vllama.wire.embed import EngineText, EngineTokens
 
 T = TypeVar("T")
 
@@ -29,16 +30,6 @@ _BEGINNINGS = frozenset(
     {"<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "[gMASK]"}
 )
 """Tokens that only a text begins with."""
-
-
-class _Tokens(msgspec.Struct):
-    count: int
-    tokens: list[int]
-    token_strs: list[str] | None = None
-
-
-class _Text(msgspec.Struct):
-    prompt: str
 
 
 class _NoTokenizerError(ApiError):
@@ -84,7 +75,7 @@ async def render(lease: Lease, asked: EngineRequest) -> tuple[str, int]:
     if asked.path == COMPLETION_PATH:
         return asked.body["prompt"], 0
     rendered = await _tokens(lease, asked)
-    text = await _post(lease, "/detokenize", {"tokens": [*asked.context, *rendered.tokens]}, _Text)
+    text = await _post(lease, "/detokenize", {"tokens": [*asked.context, *rendered.tokens]}, EngineText)
     return text.prompt, media_count(asked.body["messages"])
 
 
@@ -150,16 +141,16 @@ async def _count(lease: Lease, asked: EngineRequest, messages: Sequence[EngineMe
 
 async def _tokens(
     lease: Lease, asked: EngineRequest, messages: Sequence[EngineMessage] | None = None, *, strings: bool = False
-) -> _Tokens:
+) -> EngineTokens:
     body: dict[str, Any] = {"return_token_strs": True} if strings else {}
     if asked.path == CHAT_PATH:
         body |= {name: asked.body[name] for name in _RENDERED if name in asked.body}
         body["messages"] = without_media(messages if messages is not None else asked.body["messages"])
     elif isinstance(prompt := asked.body["prompt"], list):
-        return _Tokens(len(prompt), prompt)
+        return EngineTokens(len(prompt), prompt)
     else:
         body["prompt"] = prompt
-    return await _post(lease, "/tokenize", body, _Tokens)
+    return await _post(lease, "/tokenize", body, EngineTokens)
 
 
 async def _post(lease: Lease, path: str, body: dict[str, Any], type_: type[T]) -> T:

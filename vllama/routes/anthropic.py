@@ -25,16 +25,13 @@ from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
 from vllama.translate.failure import failure_text
 from vllama.translate.request import EngineRequest, Target
 from vllama.wire.anthropic import MessagesRequest
+from vllama.wire.embed import EngineTokens
 from vllama.wire.openai import Completion
 
 _BUDGET = "thinking_token_budget"
 
 _decode = msgspec.json.Decoder(Completion).decode
 _encode = msgspec.json.Encoder().encode
-
-
-class _Tokens(msgspec.Struct):
-    count: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ async def messages(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     asked, model = await _read(request, counting=True)
     question = Question(model, asked.request.wanted, "/tokenize", prompt(asked, Target.of(model)), "counting tokens")
-    tokens, _ = await ask(request, question, _Tokens)
+    tokens, _ = await ask(request, question, EngineTokens)
     return _reply({"input_tokens": tokens.count})
 
 

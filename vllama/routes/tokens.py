@@ -29,7 +29,7 @@ async def tokenize(request: Request) -> Response:
     asked = {**_prompt(body, model), "add_special_tokens": bool(body.add_special_tokens)}
     question = Question(model, body.wanted, "/tokenize", asked, _ACTION, keep_alive)
     reply, loaded = await ask(request, question, EngineTokens)
-    tokens = {"tokens": reply.tokens, "count": len(reply.tokens)}
+    tokens = {"tokens": reply.tokens, "count": reply.count}
     return JSONResponse({"model": body.wanted, **tokens, **durations(arrived, loaded)})
 
 

@@ -79,7 +79,11 @@ class DetokenizeRequest(Named):
 
 
 class EngineTokens(Struct):
+    """token_strs: each token as the vocabulary writes it, where that was asked for."""
+
+    count: int
     tokens: list[int]
+    token_strs: list[str] | None = None
 
 
 class EngineText(Struct):
