@@ -4,6 +4,7 @@ Loading, naming, defaults, limits and the errors about models are ours.
 """
 
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,8 +18,9 @@ from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import InvalidName, parse
-from vllama.routes._abilities import check_abilities, check_chat
+from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import load
+from vllama.routes._conversation import converse
 from vllama.routes._edge import find_model, gateway_of, get, quote
 from vllama.routes._relay import Handover, hand_over, read_request
 from vllama.scheduler import Lease
@@ -57,30 +59,7 @@ async def chat(request: Request) -> Response:
     fields, body = await read_request(request, ChatRequest)
     asked = read_chat(fields, body)
     wanted = body.model or ""
-    if not wanted.strip():
-        raise ApiError(400, "model is required")
-    model = await find_model(request, wanted)
-    check_chat(model, wanted, asked.needs, think=asked.think)
-    reply = ChatReply(wanted)
-
-    def engine_body(lease: Lease) -> dict[str, Any]:
-        # More may be known of the model than before it was loaded.
-        check_chat(lease.model, wanted, asked.needs, think=asked.think)
-        thinks = not lease.model.lacks("thinking")
-        return chat_body(asked, lease.model.modelfile, thinks=thinks, context_length=lease.context_length)
-
-    return await hand_over(
-        request,
-        Handover(
-            model,
-            wanted,
-            request.url.path,
-            engine_body,
-            action="chat",
-            rename=lambda data, _name: reply.whole(data),
-            adapt=lambda block: reply.event(block.rpartition(b"data: ")[2]),
-        ),
-    )
+    return await converse(request, wanted, asked, partial(chat_body, asked), ChatReply(wanted), action="chat")
 
 
 async def completions(request: Request) -> Response:
