@@ -13,9 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
+from vllama.bodies import BodyTooLargeError
 from vllama.dialects import dialect_of
 from vllama.errors import ApiError, VllamaError
-from vllama.framing import ClientLeft
+from vllama.framing import ClientLeft, HangUp
 from vllama.gateway import Gateway
 from vllama.routes import (
     anthropic,
@@ -31,7 +32,6 @@ from vllama.routes import (
     responses,
     tokens,
 )
-from vllama.routes._body import BodyTooLargeError, HangUp
 from vllama.security.guard import Guard
 
 logger = logging.getLogger("vllama")

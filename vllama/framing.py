@@ -1,4 +1,4 @@
-"""How replies leave: NDJSON, Server-Sent Events or one JSON object, and what happens when the client leaves first."""
+"""How replies leave: NDJSON, Server-Sent Events or one JSON object, also where the client does not wait for its end."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,9 @@ STOPPING = "the server is stopping: send the request again later"
 
 Lines = AsyncGenerator[list[bytes], None]
 """JSON texts; those that came together leave together."""
+
+LINGER_S = 2.0
+"""How long a client whose body is too large may go on sending before its connection is closed."""
 
 _EVENTS = re.compile(r"\s*text/event-stream\s*(;|$)")
 _UNWANTED = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
@@ -128,6 +131,24 @@ class StreamResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class HangUp(Response):
+    """A response after which the connection is closed, though the client may still be sending its body.
+
+    What it sends is thrown away for a while: closing at once would make its system forget the response.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.body, response.status_code, {**response.headers, "Connection": "close"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await _throw_away(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 async def _framed(lines: Lines, frame: Callable[[list[bytes]], bytes]) -> AsyncGenerator[bytes, None]:
     async with contextlib.aclosing(lines):
         async for batch in lines:
@@ -151,3 +172,8 @@ async def _cancel(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _throw_away(receive: Receive) -> None:
+    while (await receive()).get("more_body", False):
+        pass

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from vllama.bodies import read_within
 from vllama.errors import ApiError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
-from vllama.routes._body import read_within
 
 T = TypeVar("T", bound=msgspec.Struct)
 

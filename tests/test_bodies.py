@@ -12,7 +12,7 @@ import zstandard
 
 from tests.conftest import Alone
 from tests.fake_engine import whole
-from vllama.routes import _body
+from vllama import bodies, framing
 
 LIMIT = 2**20
 BODY = json.dumps({"model": "demo", "system": "x" * 3000}).encode()
@@ -69,7 +69,7 @@ async def test_a_length_over_the_limit_is_refused_before_the_body_is_read(api: h
 async def test_the_connection_is_closed_after_a_while(
     api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, sent: int
 ) -> None:
-    monkeypatch.setattr(_body, "LINGER_S", 5.0 if sent else 0.01)
+    monkeypatch.setattr(framing, "LINGER_S", 5.0 if sent else 0.01)
     reader, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
     writer.write(f"{HEAD}\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
@@ -80,7 +80,7 @@ async def test_the_connection_is_closed_after_a_while(
 
 
 async def test_a_client_that_sends_for_ever_is_cut_off(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_body, "LINGER_S", 0.05)
+    monkeypatch.setattr(framing, "LINGER_S", 0.05)
     _, writer = await asyncio.open_connection("127.0.0.1", api.base_url.port)
     writer.write(b"POST /api/show HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n")
     with pytest.raises(ConnectionError):
@@ -142,7 +142,7 @@ async def test_an_empty_packed_body_is_a_missing_one(api: httpx.AsyncClient, cod
 @pytest.mark.parametrize("coding", PACKERS)
 async def test_a_bomb(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, coding: str) -> None:
     unpacked: list[int] = []
-    make = _body._UNPACKERS[coding]
+    make = bodies._UNPACKERS[coding]
 
     class Counting:
         """The unpacker, which notes how much it gave."""
@@ -158,7 +158,7 @@ async def test_a_bomb(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, c
             unpacked.append(len(part))
             return part
 
-    monkeypatch.setitem(_body._UNPACKERS, coding, Counting)
+    monkeypatch.setitem(bodies._UNPACKERS, coding, Counting)
     bomb = PACKERS[coding](b"x" * 2**27)
     assert len(bomb) < LIMIT
     reply = await api.post("/api/show", content=bomb, headers={"Content-Encoding": coding})

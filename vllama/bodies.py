@@ -1,20 +1,14 @@
 """Bodies as they arrive: no larger than the limit, packed or not."""
 
 import asyncio
-import contextlib
 import zlib
 from collections.abc import Callable
 from typing import Protocol
 
 import zstandard
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from vllama.errors import ApiError
-
-LINGER_S = 2.0
-"""How long a client whose body is too large may go on sending before its connection is closed."""
 
 _STEP = 1024
 """Bytes unpacked at once. The most that they can become, with zstd, is 32 MiB."""
@@ -93,26 +87,3 @@ def _unpack(packed: bytes, coding: str, limit: int) -> bytes:
     if unpacker.unused_data or start + _STEP < len(packed):
         raise ApiError(400, f"the request's body goes on after its {coding} data")
     return b"".join(parts)
-
-
-class HangUp(Response):
-    """A response after which the connection is closed, though the client may still be sending its body.
-
-    What it sends is thrown away for a while: closing at once would make its system forget the response.
-    """
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.body, response.status_code, {**response.headers, "Connection": "close"})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
-                await _throw_away(receive)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _throw_away(receive: Receive) -> None:
-    while (await receive()).get("more_body", False):
-        pass
