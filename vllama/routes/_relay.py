@@ -5,7 +5,7 @@ model. Loading, naming and what goes wrong are the gateway's.
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -19,19 +19,15 @@ from vllama.engine.client import event_blocks
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
-from vllama.routes._edge import NOT_JSON, explain, first_value, gateway_of, read_bytes
+from vllama.routes._edge import gateway_of
 from vllama.routes._failures import engine_failures, refusal
+from vllama.routes._reading import NOT_JSON
 from vllama.scheduler import Lease
 from vllama.translate.failure import failure_text
 
-T = TypeVar("T", bound=msgspec.Struct)
-
-Fields = dict[str, Raw]
-"""A JSON object of which only the members' names have been looked at."""
-
 _NULL = Raw(b"null")
 
-_fields_decoder = msgspec.json.Decoder(Fields)
+_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -82,59 +78,6 @@ async def hand_over(request: Request, handover: Handover) -> Response:
         return _whole(upstream, data, handover)
     finally:
         await stack.aclose()
-
-
-async def read_fields(request: Request) -> Fields:
-    """The members of the body. Raises ApiError 400 where it is no JSON object."""
-    try:
-        return _fields(await read_bytes(request))
-    except NOT_JSON as error:
-        raise ApiError(400, f"the request's body is not JSON: {error}") from None
-
-
-async def read_request(request: Request, type_: type[T]) -> tuple[Fields, T]:
-    """The members of the body that are not null, and those that the gateway reads.
-
-    Raises ApiError 400 naming the member that is wrong and what was expected.
-    """
-    body = await read_bytes(request)
-    try:
-        return _members(body, type_)
-    except NOT_JSON:
-        # Halves of characters, and what follows the first value, are forgiven as Ollama forgives them.
-        return _members(_repaired(body), type_)
-
-
-def _members(body: bytes, type_: type[T]) -> tuple[Fields, T]:
-    fields = {name: value for name, value in _fields(body).items() if value != _NULL}
-    try:
-        return fields, msgspec.json.decode(body, type=type_)
-    except msgspec.ValidationError as error:
-        raise ApiError(400, f"invalid request: {explain(error)}") from None
-
-
-def _repaired(body: bytes) -> bytes:
-    try:
-        return _encode(first_value(body))
-    except (*NOT_JSON, ValueError) as error:
-        raise ApiError(400, f"the request's body is not JSON: {error}") from None
-
-
-def _fields(body: bytes) -> Fields:
-    if not body.strip():
-        raise ApiError(400, "EOF")
-    try:
-        return _fields_decoder.decode(body)
-    except msgspec.ValidationError:
-        raise ApiError(400, "the request's body must be a JSON object") from None
-
-
-def text_field(fields: Fields, name: str) -> str:
-    """A member that is a text, "" where it is absent or null. Raises ApiError 400 where it is something else."""
-    try:
-        return msgspec.json.decode(fields.get(name, b"null"), type=str | None) or ""
-    except msgspec.ValidationError:
-        raise ApiError(400, f"{name}: expected string") from None
 
 
 async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:

@@ -17,8 +17,9 @@ from vllama.errors import ApiError
 from vllama.framing import STOPPING, JSONResponse, begin, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask
-from vllama.routes._edge import find_model, gateway_of, quote, read_body
+from vllama.routes._edge import find_model, gateway_of, quote
 from vllama.routes._failures import broken_off, engine_failures, refusal
+from vllama.routes._reading import read_body
 from vllama.scheduler import Lease
 from vllama.translate.anthropic import Asked, check_request, message_request, prompt
 from vllama.translate.anthropic_reply import Event, MessageReply, encode_events

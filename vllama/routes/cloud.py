@@ -6,7 +6,8 @@ from starlette.routing import Route
 
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse
-from vllama.routes._edge import cloud_disabled, get, read_bytes
+from vllama.routes._edge import cloud_disabled, get
+from vllama.routes._reading import read_bytes
 
 
 async def status(_request: Request) -> Response:

@@ -16,7 +16,8 @@ from vllama.errors import ApiError
 from vllama.framing import JSONResponse, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask, checked_keep_alive, durations, load
-from vllama.routes._edge import find_model, quote, read_body
+from vllama.routes._edge import find_model, quote
+from vllama.routes._reading import read_body
 from vllama.translate.embed import INPUT_TOO_LONG, embedding_request, openai_inputs, texts, unit, vector
 from vllama.translate.failure import CONTEXT_EXCEEDED
 from vllama.translate.options import check_options

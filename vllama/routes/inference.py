@@ -12,8 +12,9 @@ from vllama.framing import JSONResponse
 from vllama.models.catalogue import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import checked_keep_alive, load
-from vllama.routes._edge import find_model, gateway_of, quote, read_body
+from vllama.routes._edge import find_model, gateway_of, quote
 from vllama.routes._generation import CHAT, GENERATE, Exchange, Shape, answer, notice
+from vllama.routes._reading import read_body
 from vllama.translate.messages import check_images, media_abilities
 from vllama.translate.options import check_options, inexpressible
 from vllama.translate.request import (

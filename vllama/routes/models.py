@@ -15,7 +15,8 @@ from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
 from vllama.models.inspect import read_tensors
 from vllama.models.show import description, details
-from vllama.routes._edge import find_model, gateway_of, get, read_body
+from vllama.routes._edge import find_model, gateway_of, get
+from vllama.routes._reading import read_body
 from vllama.scheduler import Loaded
 from vllama.wire.ollama import ShowRequest
 

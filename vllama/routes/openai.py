@@ -22,7 +22,8 @@ from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import load
 from vllama.routes._conversation import converse
 from vllama.routes._edge import find_model, gateway_of, get, quote
-from vllama.routes._relay import Handover, hand_over, read_request
+from vllama.routes._reading import read_request
+from vllama.routes._relay import Handover, hand_over
 from vllama.scheduler import Lease
 from vllama.translate.openai import NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest

@@ -13,7 +13,8 @@ from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask, checked_keep_alive
-from vllama.routes._edge import find_model, quote, read_body
+from vllama.routes._edge import find_model, quote
+from vllama.routes._reading import read_body
 from vllama.wire.embed import RerankRequest, ScoreRequest
 
 _MAY_CUT = {"truncate_prompt_tokens": -1}

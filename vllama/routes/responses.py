@@ -9,7 +9,7 @@ from starlette.routing import Route
 from vllama.errors import ApiError
 from vllama.routes._conversation import converse
 from vllama.routes._edge import get
-from vllama.routes._relay import read_request
+from vllama.routes._reading import read_request
 from vllama.translate.responses import ResponseReply, read_response_request, response_body
 from vllama.wire.openai_requests import ResponsesRequest
 

@@ -11,8 +11,9 @@ from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask, checked_keep_alive, durations
-from vllama.routes._edge import find_model, read_body
-from vllama.routes._relay import Handover, hand_over, read_fields, text_field
+from vllama.routes._edge import find_model
+from vllama.routes._reading import read_body, read_fields, text_field
+from vllama.routes._relay import Handover, hand_over
 from vllama.translate.request import Target, chat_request
 from vllama.wire.embed import DetokenizeRequest, EngineText, EngineTokens, TokenizeRequest
 from vllama.wire.ollama import ChatRequest
