@@ -1,9 +1,10 @@
 """An engine that has an answer to everything: for tests of what the gateway makes of requests, whatever they are."""
 
+import asyncio
 import base64
 import json
 import struct
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 
@@ -16,6 +17,18 @@ async def permissive(request: web.Request) -> web.StreamResponse:
     if body.get("stream"):
         return await Stream(*_streamed(request.path, body))(request)
     return await whole(_whole_answer(request.path, body))(request)
+
+
+async def endless(request: web.Request) -> NoReturn:
+    """An answer that never ends, or never begins where it is not streamed: it can only be aborted."""
+    body = json.loads(await request.read())
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    if body.get("stream"):
+        await response.prepare(request)
+    while True:
+        if body.get("stream"):
+            await response.write(_streamed(request.path, body)[1])
+        await asyncio.sleep(0)
 
 
 def _streamed(path: str, body: dict[str, Any]) -> list[bytes]:
