@@ -73,6 +73,20 @@ class Served:
         ]
         return [pid for guard in guards for pid in session_members(guard)]
 
+    def engine_metric(self, name: str) -> float:
+        """What the engine tells of itself, summed over all labels."""
+        commands = [psutil.Process(pid).cmdline() for pid in self.engine_processes()]
+        socket = next(words[words.index("--uds") + 1] for words in commands if "--uds" in words)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=socket), base_url="http://engine") as client:
+            lines = client.get("/metrics").text.splitlines()
+        values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{")]
+        assert values, f"there is no metric {name}"
+        return sum(values)
+
+    def sockets(self) -> int:
+        """How many the gateway's process has open, to clients and to engines."""
+        return len(psutil.Process(self.process.pid).net_connections("all"))
+
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15.0) -> int:
         """Signal the gateway and wait for its end. Returns its exit status."""
         self.process.send_signal(number)

@@ -148,7 +148,7 @@ def request(place: Place, scenario: str) -> Visit:
 
 
 async def end_at(last: int, awaits: Awaits, visit: Visit, *, cancel: bool) -> "list[asyncio.Task[Any]]":
-    """Make the visit, which ends at that await, or undisturbed before it. Returns the tasks that were started for it."""
+    """Make the visit, which ends at that await, or undisturbed before it. Returns the tasks started for it."""
     tasks: list[asyncio.Task[Any]] = []
     context = contextvars.copy_context()
     context.run(_tasks_of_request.set, tasks)
