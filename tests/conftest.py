@@ -15,6 +15,7 @@ import uvicorn
 from blockbuster import blockbuster_ctx
 from starlette.applications import Starlette
 
+from tests import served
 from tests.fake_engine import RECORDING, EngineInPlace, FakeEngine, Recordings
 from vllama import demo
 from vllama.app import create_app
@@ -22,6 +23,7 @@ from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.inspect import inspect
 from vllama.models.names import parse
+from vllama.protocol import Protocol
 from vllama.scheduler import LocalScheduler
 
 
@@ -29,6 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if RECORDING:
         for item in items:
             item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test
+
+
+@pytest.fixture(scope="session", name="demo")
+def served_demo() -> Iterator[served.Served]:
+    """Both demo models on a real engine, one gateway for the whole run. It holds one of them at a time."""
+    with served.serve("--model", "demo", "--model", "demo-embed", "--preload") as gateway:
+        yield gateway
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +63,7 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def _serve(app: Starlette) -> AsyncIterator[str]:
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, lifespan="on", ws="none", http="httptools", log_config=None, access_log=False,
+        app, host="127.0.0.1", port=0, lifespan="on", ws="none", http=Protocol, log_config=None, access_log=False,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = _Server(config)

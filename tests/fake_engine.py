@@ -85,7 +85,7 @@ class Recordings:
 
 @dataclass
 class Asked:
-    """A request that the fake engine got."""
+    """A request that the fake engine got. body: JSON decoded, anything else as text."""
 
     method: str
     path: str
@@ -136,8 +136,9 @@ class FakeEngine:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         data = await request.read()
+        is_json = request.content_type == "application/json"
         try:
-            body = json.loads(data) if data else None
+            body = (json.loads(data) if is_json else data.decode("latin-1")) if data else None
         except (ValueError, RecursionError):  # what follows is vLLM's answer
             return web.json_response({"detail": "There was an error parsing the body"}, status=400)
         self.asked.append(Asked(request.method, request.path, body, dict(request.headers)))

@@ -74,13 +74,14 @@ class Served:
         return [pid for guard in guards for pid in session_members(guard)]
 
     def engine_metric(self, name: str) -> float:
-        """What the engine tells of itself, summed over all labels."""
+        """One of vLLM's metrics, summed over its labels, from the engine that is loaded."""
         commands = [psutil.Process(pid).cmdline() for pid in self.engine_processes()]
-        socket = next(words[words.index("--uds") + 1] for words in commands if "--uds" in words)
-        with httpx.Client(transport=httpx.HTTPTransport(uds=socket), base_url="http://engine") as client:
-            lines = client.get("/metrics").text.splitlines()
+        sockets = {command[command.index("--uds") + 1] for command in commands if "--uds" in command}
+        assert len(sockets) == 1, f"not one engine but {len(sockets)}"
+        with httpx.Client(transport=httpx.HTTPTransport(uds=sockets.pop()), timeout=10) as client:
+            lines = client.get("http://engine/metrics").text.splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{")]
-        assert values, f"there is no metric {name}"
+        assert values, f"vLLM has no metric {name}"
         return sum(values)
 
     def sockets(self) -> int:

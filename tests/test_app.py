@@ -79,6 +79,55 @@ async def test_wrong_methods(method: str, path: str, allow: str) -> None:
     assert response.text == ("" if method == "HEAD" else "405 method not allowed")
 
 
+async def test_allow_names_what_all_routes_of_a_path_take() -> None:
+    app = make_app(Places())
+    app.router.routes += [Route("/two", _raise, methods=[method]) for method in ("DELETE", "GET")]
+    async with client_of(app) as client:
+        response = await client.post("/two")
+    assert (response.status_code, response.headers["allow"]) == (405, "HEAD, GET, DELETE")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "location"),
+    [
+        ("GET", "/api/tags/", 301, "/api/tags"),
+        ("HEAD", "/api/tags/", 301, "/api/tags"),
+        ("GET", "/api/tags/?a=b%20c&d", 301, "/api/tags?a=b%20c&d"),
+        ("POST", "/api/chat/", 307, "/api/chat"),
+        ("POST", "/v1/chat/completions/", 307, "/v1/chat/completions"),
+        ("GET", "/v1/models/", 301, "/v1/models"),
+        ("GET", "/v1/models/a%3Fb%20c/", 301, "/v1/models/a%3Fb%20c"),
+        ("GET", "/api/chat/", 404, None),
+        ("POST", "/api/tags/", 404, None),
+        ("HEAD", "/api/ps/", 404, None),
+        ("GET", "/nothing/", 404, None),
+        ("POST", "/api/chat//", 404, None),
+        ("PURGE", "/nothing/", 404, None),
+        ("GET", "//evil.example/", 404, None),
+        ("OPTIONS", "/api/tags/", 204, None),
+    ],
+)
+async def test_slashes_at_the_end(serve_app: str, method: str, path: str, status: int, location: str | None) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        response = await client.request(method, serve_app + path)
+    assert (response.status_code, response.headers.get("location")) == (status, location)
+    if status == 404 and method != "HEAD":
+        assert response.text == "404 page not found"
+
+
+async def test_a_client_that_follows_sends_its_body_again(serve_app: str) -> None:
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as client:
+        response = await client.post(f"{serve_app}/api/show/", json={"model": "x"})
+    assert (response.status_code, response.json()) == (404, {"error": "model 'x:latest' not found"})
+
+
+@pytest.fixture
+def serve_app(empty_app: tuple[Starlette, str]) -> str:
+    """A gateway without models."""
+    empty_app[0].state.gateway = make_app(Places()).state.gateway
+    return empty_app[1]
+
+
 async def _raise(request: Request) -> Response:
     raise request.app.state.error
 

@@ -7,6 +7,8 @@ import os
 import re
 from typing import Any, get_args
 
+import pytest
+
 from tests.served import ROOT
 from vllama.cli import serve
 from vllama.settings import Settings
@@ -53,6 +55,13 @@ def test_every_setting_is_documented() -> None:
     if os.environ.get("VLLAMA_WRITE_DOCS"):
         DOCUMENT.write_text(document())
     assert DOCUMENT.read_text() == document()
+
+
+@pytest.mark.parametrize("name", ["api_keys", "engine_api_key"])
+def test_a_key_is_neither_shown_nor_a_flag(name: str) -> None:
+    (row,) = [line for line in document().splitlines() if line.startswith(f"| `{name}` |")]
+    assert [cell.strip() for cell in row.split("|")][3:5] == ["", ""]
+    assert name not in serve.serve.__annotations__
 
 
 def test_every_flag_is_a_setting() -> None:

@@ -103,7 +103,13 @@ async def test_events():
     assert source.closed
 
 
-@pytest.mark.parametrize("accepted", [b"*/*", b"application/json", b"application/x-ndjson", b"text/html"])
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        *(b"*/*", b"application/json", b"application/x-ndjson", b"text/html", b"text/event-streams", b"text/*"),
+        *(b"text/event-stream;q=0", b"application/json, Text/Event-Stream ; Q = 0.000 ; x=1", b"x/text/event-stream"),
+    ],
+)
 async def test_lines_are_what_everybody_else_gets(accepted):
     client = Client((b"accept", accepted))
     await client.run(Source().lines())

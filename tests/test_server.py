@@ -15,7 +15,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 
 from tests.served import environment, port_is_free, wait_until
 from vllama import server
@@ -103,28 +102,30 @@ def test_advice(error: OSError, port: int, advice: str) -> None:
     assert _advice(error, port).startswith(advice)
 
 
-def announced(caplog: pytest.LogCaptureFixture, host: str, app: Starlette) -> list[str]:
+OPEN = "anyone who reaches this address can use it: VLLAMA_API_KEYS asks clients for a key"
+
+
+def announced(caplog: pytest.LogCaptureFixture, host: str, gateway: Gateway, *, everyone: bool = False) -> list[str]:
     caplog.set_level(logging.INFO, "vllama")
     with bind(host, 0) as listener:
         port = listener.getsockname()[1]
-        _announce(listener, app)
+        _announce(listener, gateway, everyone=everyone)
     return [record.message.replace(str(port), "PORT") for record in caplog.records]
 
 
 def test_announce(caplog: pytest.LogCaptureFixture, models: dict[str, Model]) -> None:
-    app = Starlette()
-    app.state.gateway = Gateway(Catalogue(models.values()), None)  # type: ignore[arg-type]
+    gateway = Gateway(Catalogue(models.values()), None)  # type: ignore[arg-type]
     expected = ["listening on http://127.0.0.1:PORT", "models: demo:latest, demo-embed:latest, plain:latest"]
-    assert announced(caplog, "127.0.0.1", app) == expected
+    assert announced(caplog, "127.0.0.1", gateway) == expected
 
 
 @ipv6
 def test_announce_to_everybody(caplog: pytest.LogCaptureFixture) -> None:
-    app = attached_app(Settings(engine_url="http://127.0.0.1:1"))
-    assert announced(caplog, "::", app) == [
+    gateway = attached_app(Settings(engine_url="http://127.0.0.1:1")).state.gateway
+    assert announced(caplog, "::", gateway, everyone=True) == [
         "listening on http://[::]:PORT",
         "serving the models of http://127.0.0.1:1",
-        "anyone who reaches this address can use it: there is no authentication",
+        OPEN,
     ]
 
 
@@ -161,9 +162,9 @@ SERVE = "import sys; from vllama import server, settings; server.run(settings.lo
 
 
 @contextmanager
-def running(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def running(tmp_path: Path, host: str = "127.0.0.1", **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     log = tmp_path / "log"
-    command = [sys.executable, "-c", SERVE, "127.0.0.1"]
+    command = [sys.executable, "-c", SERVE, host]
     variables = environment(VLLAMA_ENGINE_URL="http://127.0.0.1:1", VLLAMA_HOME=str(tmp_path), **variables)
     with log.open("wb") as output, subprocess.Popen(command, env=variables, stderr=output, cwd=tmp_path) as process:
         try:
@@ -181,10 +182,47 @@ def running(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen
 def test_run_until_a_signal(tmp_path: Path, number: int, variables: dict[str, str]) -> None:
     with running(tmp_path, **variables) as (process, url):
         assert httpx.get(url, timeout=5, trust_env=False).text == "Ollama is running"
+        assert httpx.get(url, headers={"Host": "evil.example.com"}, timeout=5, trust_env=False).status_code == 403
         process.send_signal(number)
         assert process.wait(10) == 0, "ends with our status, not with the signal's"
         assert port_is_free(url)
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_who_may_use_it_is_what_the_settings_say(tmp_path: Path) -> None:
+    """And neither the log nor an answer shows a key."""
+    variables = {
+        "VLLAMA_API_KEYS": "correct-horse,battery-staple",
+        "OLLAMA_ORIGINS": "https://app.example.com",
+        "VLLAMA_MAX_BODY_MB": "1",
+        "VLLAMA_LOG_LEVEL": "debug",
+    }
+    log = tmp_path / "log"
+    with running(tmp_path, "0.0.0.0", **variables) as (_, url), client_of(url) as client:
+        answers = [
+            client.get("/api/tags"),
+            client.get("/api/status", headers={"Authorization": "Bearer correct-horse-"}),
+            client.get("/api/status", headers={"Authorization": "Bearer battery-staple"}),
+            client.get("/", headers={"Host": "gpu-server.example.com"}),
+            client.get("/", headers={"Origin": "https://app.example.com"}),
+            client.get("/", headers={"Origin": "https://evil.example.com"}),
+            client.post("/api/show", content=b" " * (2**20 + 1), headers={"X-Api-Key": "correct-horse"}),
+        ]
+        assert [answer.status_code for answer in answers] == [401, 401, 200, 200, 200, 403, 413]
+    shown = log.read_text() + "".join(f"{answer.headers} {answer.text}" for answer in answers)
+    assert '"GET /api/status HTTP/1.1" 200' in shown
+    assert not [key for key in variables["VLLAMA_API_KEYS"].split(",") if key in shown]
+    assert OPEN not in shown
+
+
+def test_an_address_for_everybody(tmp_path: Path) -> None:
+    with running(tmp_path, "0.0.0.0") as (_, url), client_of(url) as client:
+        assert client.get("/api/status", headers={"Host": "gpu-server.example.com"}).status_code == 200
+    assert OPEN in (tmp_path / "log").read_text()
+
+
+def client_of(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url.replace("0.0.0.0", "127.0.0.1"), trust_env=False)
 
 
 def test_a_failure_gives_the_port_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Settings from all their sources."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -198,12 +199,22 @@ def test_durations_in_toml(toml):
         ("VLLAMA_MODEL", "demo", ["demo"]),
         ("VLLAMA_MODEL", "a=/x, b ,,", ["a=/x", "b"]),
         ("VLLAMA_FIND_LINKS", "/a,/b c", ["/a", "/b c"]),
+        ("VLLAMA_ORIGINS", "https://a.example, *", ["https://a.example", "*"]),
         ("VLLAMA_VLLM_ARGS", '--dtype half --x \'{"a": 1, "b": 2}\'', ["--dtype", "half", "--x", '{"a": 1, "b": 2}']),
     ],
 )
 def test_lists_in_variables(monkeypatch, name, text, values):
     monkeypatch.setenv(name, text)
     assert getattr(load(), name.removeprefix("VLLAMA_").lower()) == values
+
+
+@pytest.mark.parametrize("text", ["https://A.example/ , app://*,", '"https://a.example,app://*"'])
+def test_ollamas_origins(monkeypatch, toml, text):
+    toml('origins = ["https://b.example"]')
+    monkeypatch.setenv("OLLAMA_ORIGINS", text)
+    assert load().origins == ["https://a.example", "app://*"]
+    monkeypatch.setenv("VLLAMA_ORIGINS", "https://c.example")
+    assert load().origins == ["https://c.example"]
 
 
 def test_lists_in_toml(toml):
@@ -254,6 +265,12 @@ def test_bad_values_name_the_setting(monkeypatch, name, value):
         ("prot = 1", "unknown setting 'prot' in vllama.toml: did you mean 'port'?"),
         ("zzzzzzzz = 1", "unknown setting 'zzzzzzzz' in vllama.toml: remove it"),
         ("[engine]\nport = 1", "unknown setting 'engine' in vllama.toml: "),
+        ("max_body_mb = 0", "bad value 0 for max_body_mb: "),
+        (
+            'origins = ["http://localhost:3000", "localhost:3000"]',
+            "bad value ['http://localhost:3000', 'localhost:3000'] for origins: 'localhost:3000' is not an origin: "
+            "write scheme://host or scheme://host:port, like https://app.example.com, or * for any text",
+        ),
         ("port = ", "vllama.toml is not valid TOML: "),
         ("\udcff", "vllama.toml is not valid TOML: "),
     ],
@@ -285,6 +302,26 @@ def test_secrets_are_not_shown(monkeypatch, toml):
     assert "hunter2" not in refusal()
     toml('engine_apikey = "hunter2"')
     assert refusal() == "unknown setting 'engine_apikey' in vllama.toml: did you mean 'engine_api_key'?"
+
+
+KEYS = [hashlib.sha256(key).digest() for key in (b"hunter2", b"hunter3")]
+
+
+def test_of_api_keys_only_digests_are_kept(monkeypatch, toml):
+    assert load().api_keys == []
+    toml('api_keys = ["hunter2", "hunter3"]')
+    assert load().api_keys == KEYS
+    monkeypatch.setenv("VLLAMA_API_KEYS", " hunter3 ,")
+    assert load().api_keys == KEYS[1:]
+    assert "hunter" not in repr(load()) + str(load().model_dump())
+    assert "api_keys=" not in repr(load())
+
+
+@pytest.mark.parametrize("value", ['[""]', '["hunter2", "hunter 3"]', '["hunter²"]', '[["hunter2"]]', "7", '","'])
+def test_api_keys_that_no_client_can_send(toml, value):
+    toml(f"api_keys = {value}")
+    assert refusal().startswith("bad value for api_keys: ")
+    assert "hunter" not in refusal()
 
 
 def test_where_the_file_is_looked_for(monkeypatch, tmp_path, toml):

@@ -5,25 +5,57 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Match, Route
 
 from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
-from vllama.routes import cloud, health, inference, models, openai
+from vllama.routes import (
+    anthropic,
+    audio,
+    cloud,
+    decisions,
+    embeddings,
+    health,
+    inference,
+    models,
+    openai,
+    ranking,
+    responses,
+    tokens,
+)
+from vllama.routes._body import BodyTooLargeError, HangUp
 from vllama.routes._dialects import dialect_of
+from vllama.security.guard import Guard
 
 logger = logging.getLogger("vllama")
 
+_ENDPOINTS = (
+    models,
+    inference,
+    embeddings,
+    tokens,
+    ranking,
+    openai,
+    responses,
+    audio,
+    anthropic,
+    decisions,
+    cloud,
+    health,
+)
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""
+_EVERYONE = Guard()
 
 
-def create_app(gateway: Gateway) -> Starlette:
+def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
     """The gateway's HTTP side. Its lifespan loads the model to preload and, in the end, closes the scheduler."""
 
     @contextlib.asynccontextmanager
@@ -37,10 +69,11 @@ def create_app(gateway: Gateway) -> Starlette:
             await gateway.scheduler.close()
 
     app = Starlette(
-        routes=[*models.routes, *inference.routes, *openai.routes, *cloud.routes, *health.routes],
+        routes=[_slashes(), *(route for module in _ENDPOINTS for route in module.routes)],
         lifespan=lifespan,
         exception_handlers={
             ApiError: _api_error,
+            BodyTooLargeError: _too_large,
             VllamaError: _vllama_error,
             ClientLeft: _client_left,
             ClientDisconnect: _client_left,
@@ -49,6 +82,9 @@ def create_app(gateway: Gateway) -> Starlette:
         },
     )
     app.state.gateway = gateway
+    app.router.redirect_slashes = False  # _slashes() does it, with Ollama's status codes
+    # Around Starlette's own middleware, whose answer to an unexpected error a web page must be able to read too.
+    app.middleware_stack = guard.before(app.build_middleware_stack())
     return app
 
 
@@ -63,12 +99,16 @@ async def _preload(gateway: Gateway) -> None:
 
 def error_response(request: Request, status: int, message: str) -> Response:
     """An error in the shape of the client's dialect."""
-    return dialect_of(request.url.path).response(status, message)
+    return dialect_of(request.scope["path"]).response(status, message)
 
 
 def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error_response(request, error.status, error.message)
+
+
+def _too_large(request: Request, error: Exception) -> Response:
+    return HangUp(_api_error(request, error))
 
 
 def _vllama_error(request: Request, error: Exception) -> Response:
@@ -79,16 +119,44 @@ def _client_left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)
 
 
-def _http_error(_request: Request, error: Exception) -> Response:
+def _slashes() -> Route:
+    """For every path with a slash at its end: where to find it without."""
+    route = Route("/{path:path}/", _redirect)
+    route.methods = None
+    return route
+
+
+async def _redirect(request: Request) -> Response:
+    """Raises HTTPException 404 where nothing is to be found for the method."""
+    path = request.scope["path"][:-1]
+    routes: list[BaseRoute] = request.app.routes
+    found = any(route.matches({**request.scope, "path": path})[0] is Match.FULL for route in routes)
+    if path.endswith("/") or not found:
+        raise HTTPException(404)
+    query = request.scope["query_string"].decode("latin-1")
+    location = quote(path, safe="/:@") + (f"?{query}" if query else "")
+    return RedirectResponse(location, 301 if request.method in ("GET", "HEAD") else 307)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
     """Unknown paths and wrong methods, as Ollama's router answers them."""
     assert isinstance(error, HTTPException)
+    if request.method == "OPTIONS":
+        return Response(status_code=204)
     text = f"{error.status_code} {HTTPStatus(error.status_code).phrase.lower()}"
     if error.status_code == 404:
         text = "404 page not found"
     headers = dict(error.headers or {})
-    if "Allow" in headers:
-        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", "), key=_METHODS.index))
-    return PlainTextResponse(text, error.status_code, headers=headers)
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return PlainTextResponse(text, error.status_code, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that routes of this path take: Starlette names those of the first."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for route in matching for method in route.methods}
+    return [method for method in _METHODS if method in methods]
 
 
 def _unexpected(request: Request, _error: Exception) -> Response:

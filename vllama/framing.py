@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ STOPPING = "the server is stopping: send the request again later"
 Lines = AsyncGenerator[list[bytes], None]
 """JSON texts; those that came together leave together."""
 
+_EVENTS = re.compile(r"\s*text/event-stream\s*(;|$)")
+_UNWANTED = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
+
 
 class ClientLeft(Exception):  # noqa: N818 - no error of anybody's
     """The client closed its connection before its reply was ready."""
@@ -35,7 +39,8 @@ class JSONResponse(Response):
 
 def accepts_events(request: Request) -> bool:
     """Whether the client asks for Server-Sent Events; every Ollama client expects NDJSON."""
-    return "text/event-stream" in request.headers.get("accept", "")
+    kinds = ",".join(request.headers.getlist("accept")).lower().split(",")
+    return any(_EVENTS.match(kind) and not _UNWANTED.search(kind) for kind in kinds)
 
 
 async def stream(request: Request, lines: Lines) -> Response:

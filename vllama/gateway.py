@@ -19,7 +19,8 @@ logger = logging.getLogger("vllama")
 class Gateway:
     """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
 
-    on_gpu: whether loaded models take a GPU's memory.
+    on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and
+    unpacked.
     """
 
     catalogue: Catalogue
@@ -27,6 +28,7 @@ class Gateway:
     attached: EngineClient | None = None
     preload: Model | None = None
     on_gpu: bool = True
+    max_body: int = 256 * 2**20
     _noted: set[str] = field(default_factory=set)
 
     async def find(self, name: ModelName) -> Model | None:

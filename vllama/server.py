@@ -23,7 +23,9 @@ from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, read_catalogue
+from vllama.protocol import Protocol
 from vllama.scheduler import AttachedScheduler, LocalScheduler
+from vllama.security.guard import Guard
 from vllama.settings import Settings, unknown_variables
 
 logger = logging.getLogger("vllama")
@@ -43,11 +45,15 @@ def run(settings: Settings, install: Install) -> None:
         logger.warning("nothing reads %s%s", variable, f": did you mean {meant}?" if meant else "")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(bind(settings.host, settings.port))
-        app = attached_app(settings) if settings.engine_url else _local_app(settings, install, stack)
+        loopback = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+        if settings.engine_url:
+            app = attached_app(settings, loopback=loopback)
+        else:
+            app = _local_app(settings, install, stack, loopback)
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=Protocol,
             ws="none",
             log_config=None,
             access_log=settings.log_level == "debug",
@@ -55,7 +61,7 @@ def run(settings: Settings, install: Install) -> None:
             server_header=False,
             timeout_graceful_shutdown=None if settings.drain_timeout == math.inf else math.ceil(settings.drain_timeout),
         )
-        _announce(listener, app)
+        _announce(listener, app.state.gateway, everyone=not loopback and not settings.api_keys)
         _Server(config, app.state.gateway, settings.drain_timeout).run(sockets=[listener])
 
 
@@ -127,13 +133,18 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack) -> Starlette:
+def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack, loopback: bool) -> Starlette:
     catalogue = read_catalogue(settings.model)
-    return local_app(settings, catalogue, install(settings), stack)
+    return local_app(settings, catalogue, install(settings), stack, loopback=loopback)
 
 
 def local_app(
-    settings: Settings, catalogue: Catalogue, environment: Environment, stack: contextlib.ExitStack
+    settings: Settings,
+    catalogue: Catalogue,
+    environment: Environment,
+    stack: contextlib.ExitStack,
+    *,
+    loopback: bool = False,
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
     check_flags(user_arguments(settings), read_flags(environment.flags))
@@ -142,28 +153,38 @@ def local_app(
     scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
     preload = next(iter(catalogue)) if settings.preload else None
     on_gpu = environment.profile is not Profile.CPU
-    return create_app(Gateway(catalogue, scheduler, preload=preload, on_gpu=on_gpu))
+    gateway = Gateway(catalogue, scheduler, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
+    return create_app(gateway, _guard(settings, loopback))
 
 
-def attached_app(settings: Settings) -> Starlette:
+def attached_app(settings: Settings, *, loopback: bool = False) -> Starlette:
     """The gateway before a server that somebody else runs."""
     assert settings.engine_url is not None
     client = EngineClient(settings.engine_url, settings.engine_api_key)
     catalogue = Catalogue([])
-    return create_app(Gateway(catalogue, AttachedScheduler(client, catalogue), attached=client))
+    scheduler = AttachedScheduler(client, catalogue)
+    gateway = Gateway(catalogue, scheduler, attached=client, max_body=_max_body(settings))
+    return create_app(gateway, _guard(settings, loopback))
 
 
-def _announce(listener: socket.socket, app: Starlette) -> None:
+def _max_body(settings: Settings) -> int:
+    return settings.max_body_mb * 2**20
+
+
+def _guard(settings: Settings, loopback: bool) -> Guard:
+    return Guard(settings.origins, settings.api_keys, loopback)
+
+
+def _announce(listener: socket.socket, gateway: Gateway, *, everyone: bool) -> None:
+    """everyone: whether whoever reaches the address is let in, and it is more than this machine."""
     host, port = listener.getsockname()[:2]
-    gateway: Gateway = app.state.gateway
-    address = ipaddress.ip_address(host)
     logger.info("listening on http://%s:%d", _bracketed(host), port)
     if gateway.attached is not None:
         logger.info("serving the models of %s", gateway.attached.url)
     else:
         logger.info("models: %s", ", ".join(model.name.short for model in gateway.catalogue))
-    if not address.is_loopback:
-        logger.warning("anyone who reaches this address can use it: there is no authentication")
+    if everyone:
+        logger.warning("anyone who reaches this address can use it: VLLAMA_API_KEYS asks clients for a key")
 
 
 def _configure_logging(level: str) -> None:

@@ -25,9 +25,14 @@ from pydantic_settings import (
 
 from vllama.engine.install import Profile
 from vllama.errors import ConfigError
+from vllama.security.keys import digest
+from vllama.security.origins import read_origin
 from vllama.translate.duration import parse_seconds
 
 FOREVER = float("inf")
+
+_SECRET = ("engine_api_key", "api_keys")
+"""Settings whose values no message shows."""
 
 
 class Settings(BaseSettings):
@@ -54,6 +59,18 @@ class Settings(BaseSettings):
         description="Models to serve, each a folder, a Hugging Face id, demo, or NAME=SOURCE. "
         "None given: the demo models.",
     )
+    origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Origins of web pages that may use the gateway, besides the local ones: https://app.example.com, "
+        "or with one * for any text. Alias: OLLAMA_ORIGINS.",
+    )
+    api_keys: Annotated[list[bytes], NoDecode] = Field(
+        default_factory=list,
+        repr=False,
+        description="Keys of which clients must send one: as a Bearer token, Ollama's with OLLAMA_API_KEY. "
+        "None given: everyone is let in.",
+    )
+    max_body_mb: int = Field(256, ge=1, description="Largest body of a request in MiB, as it arrives and unpacked.")
     preload: bool = Field(False, description="Load the first model at once instead of at the first request.")
     engine_url: str | None = Field(
         None,
@@ -118,7 +135,7 @@ class Settings(BaseSettings):
         "info", description="debug also logs each request. Alias: OLLAMA_DEBUG=1 means debug."
     )
 
-    @field_validator("model", "find_links", "vllm_args", mode="before")
+    @field_validator("model", "find_links", "vllm_args", "origins", mode="before")
     @classmethod
     def _split_list(cls, value: Any, info: Any) -> Any:
         """In a variable, arguments are separated as in a shell and other lists by commas."""
@@ -128,7 +145,21 @@ class Settings(BaseSettings):
             import shlex
 
             return shlex.split(value)
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return _separated(value)
+
+    @field_validator("origins", mode="after")
+    @classmethod
+    def _read_origins(cls, value: list[str]) -> list[str]:
+        return [read_origin(entry) for entry in value]
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _forget_keys(cls, value: Any) -> list[bytes]:
+        """The keys' digests: nothing that shows the settings can show a key."""
+        keys = _separated(value) or [""] if isinstance(value, str) else value
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("give a list of texts")
+        return [digest(key) for key in keys]
 
     @field_validator("keep_alive", "load_timeout", "drain_timeout", mode="before")
     @classmethod
@@ -200,6 +231,8 @@ class OllamaSource(PydanticBaseSettingsSource):
         for variable, field in (("OLLAMA_CONTEXT_LENGTH", "max_model_len"), ("OLLAMA_MAX_QUEUE", "max_queue")):
             if (number := _ollama_variable(variable)).isdecimal() and int(number):
                 values[field] = number
+        if origins := _ollama_variable("OLLAMA_ORIGINS"):
+            values["origins"] = origins
         if _ollama_variable("OLLAMA_DEBUG") not in ("", "0", "f", "F", "false", "FALSE", "False"):
             values["log_level"] = "debug"
         return values
@@ -257,8 +290,12 @@ def _explain(error: ValidationError, file: Path | None) -> tuple[str, str]:
     if problem["type"] == "extra_forbidden":
         near = get_close_matches(name, Settings.model_fields, n=1)
         return f"unknown setting {name!r} in {file}", f"did you mean {near[0]!r}?" if near else "remove it"
-    shown = "" if name == "engine_api_key" else f" {problem['input']!r}"
+    shown = "" if problem["loc"][0] in _SECRET else f" {problem['input']!r}"
     return f"bad value{shown} for {name}", problem["msg"].removeprefix("Value error, ")
+
+
+def _separated(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _expand_user(path: Path) -> Path:

@@ -185,8 +185,13 @@ def test_arguments():
     assert arguments(settings()) == [
         "--model", "/models/chat", "--served-model-name", "chat", "--uds", "/run/vllama/1.sock",
         "--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log",
-        "--max-model-len", "auto",
+        "--scheduling-policy", "priority", "--max-model-len", "auto",
     ]  # fmt: skip
+
+
+def test_the_users_own_scheduling_policy():
+    chosen = arguments(settings(vllm_args=["--scheduling-policy=fcfs"]))
+    assert [argument for argument in chosen if "scheduling-policy" in argument] == ["--scheduling-policy=fcfs"]
 
 
 def test_addresses():
@@ -243,7 +248,7 @@ def test_a_cpu_compiles_only_where_told_to(profile, chosen, eager):
     ],
 )  # fmt: skip
 def test_parsers(parsers, chosen, added):
-    assert arguments(settings(vllm_args=chosen), parsers)[11:] == added
+    assert arguments(settings(vllm_args=chosen), parsers) == [*arguments(settings()), *added]
 
 
 def environment(profile=Profile.CUDA):

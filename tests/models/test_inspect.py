@@ -145,7 +145,7 @@ TOOL = '<tool_call>{"name": '
         (f"{{% if 'tools' in message %}}{TOOL}{{% endif %}}", ("completion",)),
         # Nothing understands what it writes: then the engine cannot answer with calls.
         ("{% if tools %}CALL:{% endif %}", ("completion",)),
-        ("{{ prefix }}{{ suffix }}", ("completion", "insert")),
+        ("{{ prefix }}{{ suffix }}", ("completion",)),
         ("{% if enable_thinking %}<think>{% endif %}", ("completion", "thinking")),
         ("{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}", ("completion", "thinking")),
         ("{{ unclosed", ("completion",)),
@@ -157,6 +157,19 @@ def test_capabilities_by_template(build: Build, template: str, capabilities: tup
     checkpoint = inspect(build(files={"chat_template.jinja": template}))
     assert checkpoint.capabilities == capabilities
     assert checkpoint.chat_template == template
+
+
+def test_a_code_model_fills_in_the_middle(build: Build) -> None:
+    marks = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
+    tokens = {
+        "tokenizer_config.json": {"added_tokens_decoder": {str(at): {"content": mark} for at, mark in enumerate(marks)}}
+    }
+    coder = inspect(build(files=tokens, name="tiny-coder"))
+    assert ("insert" in coder.capabilities, coder.fim_format) == (
+        True,
+        "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>",
+    )
+    assert inspect(build(files=tokens, name="tiny")).fim_format is None
 
 
 @pytest.mark.parametrize(

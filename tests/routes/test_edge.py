@@ -15,6 +15,15 @@ from vllama.routes._edge import find_model, gateway_of, quote, read_body, timest
 from vllama.wire.ollama import ChatRequest, GenerateRequest, Named
 
 
+class Gateway:
+    """One that knows the model demo."""
+
+    max_body = 2**20
+
+    async def find(self, name):
+        return "the model" if name == parse("demo") else None
+
+
 def request(body=b"", gateway=None):
     """A request whose body arrives in two parts."""
     halves = [body[: len(body) // 2], body[len(body) // 2 :]]
@@ -23,7 +32,7 @@ def request(body=b"", gateway=None):
         return {"type": "http.request", "body": halves.pop(0), "more_body": bool(halves)}
 
     app = Starlette()
-    app.state.gateway = gateway
+    app.state.gateway = gateway or Gateway()
     return Request({"type": "http", "method": "POST", "path": "/", "headers": [], "app": app}, receive)
 
 
@@ -165,13 +174,6 @@ async def test_the_model_wanted(body, wanted):
 async def test_generate():
     body = await read('{"model": "m", "prompt": "Hi", "raw": true, "images": [], "suffix": ""}', GenerateRequest)
     assert (body.prompt, body.raw, body.images, body.stream) == ("Hi", True, [], None)
-
-
-class Gateway:
-    """One that knows the model demo."""
-
-    async def find(self, name):
-        return "the model" if name == parse("demo") else None
 
 
 @pytest.mark.parametrize("wanted", ["demo", "demo:latest", "DEMO"])

@@ -1,18 +1,23 @@
 """/v1: handed through to the engine under the client's name for the model."""
 
 import asyncio
-import base64
 import json
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import openai
 import pytest
+from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
 from vllama.errors import EngineError
+from vllama.models.catalogue import Model
+from vllama.models.modelfile import Modelfile
+from vllama.translate.failure import CONTEXT_EXCEEDED
 
 HELLO = by_name("hello")
 CHAT = "/v1/chat/completions"
@@ -20,6 +25,9 @@ DIED = "model runner has unexpectedly stopped"
 SAY: list[Any] = [{"role": "user", "content": "Hello!"}]
 BRIEFLY: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
 CHATS: dict[str, Any] = {"model": "demo", "messages": SAY, "temperature": 0}
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
 
 def events_of(response: httpx.Response) -> list[str]:
@@ -41,56 +49,137 @@ def error(message: str, kind: str) -> dict[str, Any]:
 async def test_chat(api: httpx.AsyncClient, name: str) -> None:
     reply = (await api.post(CHAT, json=CHATS | {"model": name})).json()
     assert (reply["object"], reply["model"]) == ("chat.completion", name)
+    assert (reply["id"][:9], reply["system_fingerprint"]) == ("chatcmpl-", "fp_ollama")
     message = reply["choices"][0]["message"]
-    assert (message["content"].strip(), message["reasoning"].strip()) == (HELLO.answer, HELLO.thinking)
+    assert (message["role"], message["content"], message["reasoning"]) == ("assistant", HELLO.answer, HELLO.thinking)
     assert reply["usage"]["completion_tokens"] > 0
 
 
 async def test_streamed_chat(api: httpx.AsyncClient) -> None:
-    body = CHATS | BRIEFLY | {"stream": True, "stream_options": {"include_usage": True}, "model": "Demo"}
+    body = CHATS | {"stream": True, "stream_options": {"include_usage": True}, "model": "Demo"}
     *chunks, done = events_of(await api.post(CHAT, json=body))
     assert done == "[DONE]"
-    objects = [json.loads(chunk) for chunk in chunks]
-    assert {chunk["model"] for chunk in objects} == {"Demo"}
-    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in objects[:-1]).strip() == HELLO.answer
-    assert (objects[-1]["choices"], objects[-1]["usage"]["completion_tokens"] > 0) == ([], True)
+    *objects, usage = [json.loads(chunk) for chunk in chunks]
+    assert {(chunk["model"], chunk["system_fingerprint"]) for chunk in objects} == {("Demo", "fp_ollama")}
+    deltas = [chunk["choices"][0]["delta"] for chunk in objects]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("reasoning", "") for delta in deltas) == HELLO.thinking
+    assert "".join(delta.get("content", "") for delta in deltas) == HELLO.answer
+    assert all("usage" not in chunk for chunk in objects)
+    assert [chunk["choices"][0]["finish_reason"] for chunk in objects][-2:] == [None, "stop"]
+    assert (usage["choices"], usage["usage"]["completion_tokens"] > 0) == ([], True)
+
+
+@pytest.mark.parametrize("effort", ["none", "high", None])
+async def test_effort(api: httpx.AsyncClient, effort: str | None) -> None:
+    reply = (await api.post(CHAT, json=CHATS | {"reasoning_effort": effort})).json()
+    message = reply["choices"][0]["message"]
+    assert (message["content"], "reasoning" in message) == (HELLO.answer, effort != "none")
+
+
+WEATHER = by_name("weather-paris")
+TOOLS = CHATS | {"messages": [{"role": "user", "content": WEATHER.question}], "tools": [WEATHER_TOOL]}
+
+
+async def test_a_call(api: httpx.AsyncClient) -> None:
+    (choice,) = (await api.post(CHAT, json=TOOLS)).json()["choices"]
+    (call,) = choice["message"]["tool_calls"]
+    assert (choice["finish_reason"], choice["message"]["content"], call["index"]) == ("tool_calls", "", 0)
+    assert json.loads(call["function"]["arguments"]) == WEATHER.tool_calls[0].arguments
+
+
+async def test_a_streamed_call(api: httpx.AsyncClient) -> None:
+    *chunks, _ = events_of(await api.post(CHAT, json=TOOLS | {"stream": True}))
+    deltas = [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks]
+    parts = [call["function"] for delta in deltas for call in delta.get("tool_calls", ())]
+    assert parts[0] == {"name": "get_weather", "arguments": ""}
+    assert json.loads("".join(part["arguments"] for part in parts)) == WEATHER.tool_calls[0].arguments
+    assert "".join(delta.get("content", "") for delta in deltas) == ""
+
+
+async def test_tool_choice(api: httpx.AsyncClient) -> None:
+    (choice,) = (await api.post(CHAT, json=TOOLS | {"tool_choice": "none"})).json()["choices"]
+    assert "tool_calls" not in choice["message"]
+
+
+async def test_several_answers_with_probabilities(api: httpx.AsyncClient) -> None:
+    body = CHATS | BRIEFLY | {"n": 2, "temperature": 0.1, "seed": 1, "logprobs": True, "max_completion_tokens": 3}
+    choices = (await api.post(CHAT, json=body)).json()["choices"]
+    assert [(choice["index"], choice["finish_reason"]) for choice in choices] == [(0, "length"), (1, "length")]
+    assert all(len(choice["logprobs"]["content"]) == 3 for choice in choices)
+
+
+async def test_values_that_the_engine_alone_would_refuse(api: httpx.AsyncClient) -> None:
+    body = CHATS | BRIEFLY | {"top_p": 0, "stop": "", "max_tokens": 10**9, "tools": [], "tool_choice": "auto"}
+    reply = (await api.post(CHAT, json=body)).json()
+    assert reply["choices"][0]["message"]["content"] == HELLO.answer
+
+
+async def test_a_prompt_that_is_too_long(api: httpx.AsyncClient) -> None:
+    response = await api.post(CHAT, json=CHATS | {"messages": [{"role": "user", "content": "word " * 5000}]})
+    assert (response.status_code, response.json()) == (400, error(CONTEXT_EXCEEDED, "invalid_request_error"))
 
 
 async def test_completions(api: httpx.AsyncClient) -> None:
     completion = COMPLETIONS[0]
-    body = {"model": "demo:latest", "prompt": completion.prompt, "temperature": 0, "max_tokens": 100}
+    body = {"model": "demo:latest", "prompt": completion.prompt, "temperature": 0}
     reply = (await api.post("/v1/completions", json=body)).json()
     assert (reply["object"], reply["model"]) == ("text_completion", "demo:latest")
     assert reply["choices"][0]["text"] == completion.text
 
 
-@pytest.mark.parametrize("inputs", ["How do I cook pasta?", ["How do I cook pasta?", "The train is late."]])
-async def test_embeddings(api: httpx.AsyncClient, inputs: Any) -> None:
-    reply = (await api.post("/v1/embeddings", json={"model": "Demo-Embed", "input": inputs})).json()
-    assert reply["model"] == "Demo-Embed"
-    assert [entry["index"] for entry in reply["data"]] == list(range(len(inputs) if isinstance(inputs, list) else 1))
-    assert all(abs(sum(x * x for x in entry["embedding"]) - 1) < 1e-2 for entry in reply["data"])
-    assert reply["usage"]["prompt_tokens"] > 0
+async def test_streamed_completion(api: httpx.AsyncClient) -> None:
+    completion = COMPLETIONS[0]
+    body = {"model": "Demo", "prompt": completion.prompt, "temperature": 0, "stream": True}
+    *chunks, done = events_of(await api.post("/v1/completions", json=body))
+    assert (done, {json.loads(chunk)["model"] for chunk in chunks}) == ("[DONE]", {"Demo"})
+    assert "".join(json.loads(chunk)["choices"][0]["text"] for chunk in chunks) == completion.text
 
 
-async def test_embeddings_in_base64(api: httpx.AsyncClient, engines: Engines) -> None:
-    body = {"model": "demo-embed", "input": "The train is late.", "encoding_format": "base64"}
-    reply = (await api.post("/v1/embeddings", json=body)).json()
-    assert len(base64.b64decode(reply["data"][0]["embedding"])) % 4 == 0
-    assert engines["demo-embed"].last_body == body | {"model": "demo-embed:latest"}
+async def test_several_prompts(api: httpx.AsyncClient) -> None:
+    prompts = [completion.prompt for completion in COMPLETIONS[1:]]
+    reply = (await api.post("/v1/completions", json={"model": "demo", "prompt": prompts, "temperature": 0})).json()
+    assert [choice["text"] for choice in reply["choices"]] == [completion.text for completion in COMPLETIONS[1:]]
+
+
+async def test_the_probabilities_of_a_given_text(api: httpx.AsyncClient) -> None:
+    body = {"model": "demo", "prompt": "The quick brown fox", "echo": True, "max_tokens": 0, "logprobs": 1}
+    (choice,) = (await api.post("/v1/completions", json=body)).json()["choices"]
+    assert choice["text"] == "The quick brown fox"
+    assert len(choice["logprobs"]["tokens"]) > 1
+
+
+NOTHING_USED = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize("prompt", ["", None, []])
+async def test_an_empty_prompt_loads(api: httpx.AsyncClient, engines: Engines, prompt: Any) -> None:
+    reply = (await api.post("/v1/completions", json={"model": "Demo", "prompt": prompt})).json()
+    assert (reply["object"], reply["model"], reply["usage"]) == ("text_completion", "Demo", NOTHING_USED)
+    assert reply["choices"] == [{"text": "", "index": 0, "finish_reason": "load"}]
+    assert not engines["demo"].asked
+
+
+@pytest.mark.parametrize("usage", [True, False])
+async def test_an_empty_prompt_loads_in_a_stream_too(api: httpx.AsyncClient, usage: bool) -> None:
+    body = {"model": "Demo", "stream": True, "stream_options": {"include_usage": usage}}
+    first, *rest, done = events_of(await api.post("/v1/completions", json=body))
+    assert json.loads(first)["choices"][0]["finish_reason"] == "load"
+    assert [json.loads(event)["usage"] for event in rest] == [NOTHING_USED] * usage
+    assert done == "[DONE]"
 
 
 async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
     async with openai.AsyncOpenAI(base_url=f"{gateway_url}/v1", api_key="any", max_retries=0) as client:
         reply = await client.chat.completions.create(model="demo", messages=SAY, temperature=0)
-        assert (reply.choices[0].message.content or "").strip() == HELLO.answer
+        assert reply.choices[0].message.content == HELLO.answer
         parts = [
             part.choices[0].delta.content or ""
             async for part in await client.chat.completions.create(
                 model="demo", messages=SAY, temperature=0, stream=True, extra_body=BRIEFLY
             )
         ]
-        assert "".join(parts).strip() == HELLO.answer
+        assert "".join(parts) == HELLO.answer
         called = await client.chat.completions.create(
             model="demo",
             messages=[{"role": "user", "content": by_name("weather-paris").question}],
@@ -109,13 +198,32 @@ async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
             await client.chat.completions.create(model="nope", messages=SAY)
 
 
-async def test_the_engines_own_refusal(api: httpx.AsyncClient) -> None:
-    """A real engine's 400, in OpenAI's shape and with its own words."""
-    response = await api.post(CHAT, json=CHATS | {"top_p": 7})
-    assert response.status_code == 400
-    assert list(response.json()["error"]) == ["message", "type", "param", "code"]
-    assert response.json()["error"]["type"] == "invalid_request_error"
-    assert "top_p" in response.json()["error"]["message"]
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        ({"n": 0}, "n must be at least 1, got 0."),
+        ({"logit_bias": {"a": 1}}, "logit_bias contains key(s) that cannot be converted to integer token IDs: ['a']"),
+        ({"user": 5}, "user: expected string"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name: required"),
+        ({"tools": [{"type": "web_search", "function": {"name": "f"}}]}, "tools[0].type: expected 'function'"),
+        (
+            {"response_format": {"type": "yaml"}},
+            "response_format.type: expected 'text', 'json_object' or 'json_schema' or 'structural_tag'",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nope"}}}},
+            "the format cannot be followed: Invalid type: nope",
+        ),
+        (
+            {"structured_outputs": {"regex": "("}},
+            'the format cannot be followed: at 1(8): invalid regex "(" (in regex): unclosed group',
+        ),
+    ],
+)
+async def test_the_engines_own_refusals(api: httpx.AsyncClient, member: dict[str, Any], text: str) -> None:
+    """A real engine's 400s, in OpenAI's shape and in plain words."""
+    response = await api.post(CHAT, json=CHATS | member)
+    assert (response.status_code, response.json()) == (400, error(text, "invalid_request_error"))
 
 
 # Models
@@ -133,9 +241,10 @@ async def test_list_models(api: httpx.AsyncClient) -> None:
         assert card["created"] > 1_600_000_000
 
 
-@pytest.mark.parametrize("name", ["demo", "DEMO", "demo:latest", "library/demo"])
+@pytest.mark.parametrize("name", ["demo", "DEMO", "demo:latest", "library/demo", "registry.ollama.ai/library/demo"])
 async def test_get_model_echoes_the_name(api: httpx.AsyncClient, name: str) -> None:
     assert (await api.get(f"/v1/models/{name}")).json()["id"] == name
+    assert (await api.get(f"/v1/models/{quote(name, safe='')}")).json()["id"] == name
 
 
 # Refusals
@@ -145,10 +254,59 @@ async def test_get_model_echoes_the_name(api: httpx.AsyncClient, name: str) -> N
     ("method", "path", "body", "status", "expected"),
     [
         ("GET", "/v1/models/Nope", None, 404, error("model 'Nope:latest' not found", "not_found_error")),
+        ("GET", "/v1/models/a/nope", None, 404, error("model 'a/nope:latest' not found", "not_found_error")),
         ("GET", "/v1/models/a%20b", None, 400, error("invalid model name", "invalid_request_error")),
         ("POST", CHAT, b"", 400, error("EOF", "invalid_request_error")),
         ("POST", CHAT, b"[]", 400, error("the request's body must be a JSON object", "invalid_request_error")),
-        ("POST", CHAT, {"model": 5, "messages": SAY}, 400, error("model: expected string", "invalid_request_error")),
+        (
+            "POST",
+            CHAT,
+            {"model": 5, "messages": SAY},
+            400,
+            error("invalid request: model: expected string, got integer", "invalid_request_error"),
+        ),
+        (
+            "POST",
+            CHAT,
+            CHATS | {"messages": ["x"]},
+            400,
+            error("invalid request: messages[0]: expected object, got string", "invalid_request_error"),
+        ),
+        (
+            "POST",
+            CHAT,
+            {"messages": [{"role": "user", "content": 5}]},
+            400,
+            error("invalid message content type: float64", "invalid_request_error"),
+        ),
+        (
+            "POST",
+            CHAT,
+            CHATS | {"messages": [{"role": "user", "content": [IMAGE]}]},
+            400,
+            error("registry.ollama.ai/library/demo:latest does not support vision", "invalid_request_error"),
+        ),
+        (
+            "POST",
+            CHAT,
+            CHATS | {"model": "Plain"},
+            400,
+            error('"Plain" has no chat template: use /v1/completions, or /api/generate', "invalid_request_error"),
+        ),
+        (
+            "POST",
+            "/v1/completions",
+            {"model": "demo", "prompt": "x", "suffix": "y"},
+            400,
+            error("registry.ollama.ai/library/demo:latest does not support insert", "invalid_request_error"),
+        ),
+        (
+            "POST",
+            "/v1/completions",
+            {"model": "demo", "prompt": "x", "stop": [1]},
+            400,
+            error("invalid type for 'stop' field: float64", "invalid_request_error"),
+        ),
         ("POST", CHAT, {"messages": SAY}, 400, error("model is required", "invalid_request_error")),
         ("POST", CHAT, {"model": "demo"}, 400, error("[] is too short - 'messages'", "invalid_request_error")),
         ("POST", CHAT, CHATS | {"messages": []}, 400, error("[] is too short - 'messages'", "invalid_request_error")),
@@ -169,21 +327,6 @@ async def test_get_model_echoes_the_name(api: httpx.AsyncClient, name: str) -> N
             400,
             error('"demo-embed" does not support generate', "invalid_request_error"),
         ),
-        ("POST", "/v1/embeddings", {"model": None}, 404, error("model '' not found", "not_found_error")),
-        (
-            "POST",
-            "/v1/embeddings",
-            {"model": "nope", "input": "x"},
-            404,
-            error('model "nope" not found, try pulling it first', "not_found_error"),
-        ),
-        (
-            "POST",
-            "/v1/embeddings",
-            {"model": "demo", "input": "x"},
-            400,
-            error('"demo" does not support embeddings', "invalid_request_error"),
-        ),
     ],
 )
 async def test_refusals(
@@ -201,6 +344,14 @@ async def test_bodies_that_are_not_json(api: httpx.AsyncClient, body: bytes) -> 
     assert response.status_code == 400
     assert response.json()["error"]["type"] == "invalid_request_error"
     assert response.json()["error"]["message"].startswith("the request's body is not JSON: ")
+
+
+async def test_what_is_forgiven_in_a_body(alone: Alone) -> None:
+    alone.engine.script(whole({"choices": []}))
+    body = b'{"model": "demo", "messages": [{"role": "user", "content": "a\\ud83db\xff"}], "seed": 7} and more'
+    assert (await alone.api.post(CHAT, content=body)).status_code == 200
+    assert alone.engine.last_body["messages"] == [{"role": "user", "content": "a\ufffdb\ufffd"}]
+    assert alone.engine.last_body["seed"] == 7
 
 
 # Faults of the engine
@@ -272,13 +423,58 @@ async def test_the_official_client_sees_an_engine_go(alone: Alone) -> None:
             [part async for part in stream]
 
 
-async def test_events_that_name_no_model_pass(alone: Alone) -> None:
-    failure = {"error": {"message": "out of memory", "code": 500}}
-    alone.engine.script(Stream(*events({"model": "theirs", "x": 1.50}, "garbage", failure, "[DONE]")))
-    response = await alone.api.post(CHAT, json=CHATS | {"stream": True})
-    renamed, garbage, passed, done = events_of(response)
-    assert (renamed, garbage, done) == ('{"model":"demo","x":1.5}', "garbage", "[DONE]")
-    assert json.loads(passed) == failure
+async def test_events_that_are_no_chunks_pass(alone: Alone) -> None:
+    alone.engine.script(Stream(*events({"model": "theirs", "x": 1.50, "error": None}, "garbage", '"error"', "[DONE]")))
+    renamed, *passed = events_of(await alone.api.post(CHAT, json=CHATS | {"stream": True}))
+    assert json.loads(renamed) == {"model": "demo", "x": 1.5, "error": None, "system_fingerprint": "fp_ollama"}
+    assert passed == ["garbage", '"error"', "[DONE]"]
+
+
+@pytest.mark.parametrize("body", [b'{"choices"', b"[]", b"\xff"])
+async def test_a_reply_that_cannot_be_read(alone: Alone, body: bytes) -> None:
+    alone.engine.script(whole(body))
+    response = await alone.api.post(CHAT, json=CHATS)
+    assert response.status_code == 500
+    assert response.json()["error"]["message"].startswith("the engine's reply cannot be read: ")
+
+
+@pytest.mark.parametrize(("path", "more"), [(CHAT, {"messages": SAY}), ("/v1/completions", {"prompt": "x"})])
+async def test_an_error_in_a_stream_is_its_end(alone: Alone, path: str, more: dict[str, Any]) -> None:
+    failure = {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}}
+    chunks = [b"".join(events({"model": "theirs", "choices": []}, failure, "[DONE]"))]
+    alone.engine.script(Stream(*chunks))
+    first, last = events_of(await alone.api.post(path, json={"model": "demo", "stream": True} | more))
+    assert json.loads(first)["model"] == "demo"
+    assert json.loads(last) == error("an error was encountered while running the model: out of memory", "api_error")
+    await asyncio.wait_for(alone.place.stopped.wait(), 5)
+
+
+async def test_a_model_that_cannot_think(
+    alone: Alone, empty_app: tuple[Starlette, str], models: dict[str, Model]
+) -> None:
+    demo = models["demo"]
+    assert demo.checkpoint is not None
+    checkpoint = replace(demo.checkpoint, capabilities=("completion",))
+    empty_app[0].state.gateway.catalogue.put(replace(demo, checkpoint=checkpoint))
+    for member, text in [
+        ({"reasoning_effort": "low"}, '"demo" does not support thinking'),
+        ({"tools": [WEATHER_TOOL]}, "registry.ollama.ai/library/demo:latest does not support tools"),
+    ]:
+        response = await alone.api.post(CHAT, json=CHATS | member)
+        assert (response.status_code, response.json()) == (400, error(text, "invalid_request_error"))
+    alone.engine.script(whole({"choices": []}))
+    await alone.api.post(CHAT, json=CHATS | {"reasoning_effort": "none"})
+    assert not {"reasoning_effort", "chat_template_kwargs"} & alone.engine.last_body.keys()
+
+
+async def test_a_modelfile(alone: Alone, empty_app: tuple[Starlette, str], models: dict[str, Model]) -> None:
+    modelfile = Modelfile(system="You are a pirate.", parameters={"seed": 5}, messages=(("user", "Ahoy!"),))
+    empty_app[0].state.gateway.catalogue.put(replace(models["demo"], modelfile=modelfile))
+    alone.engine.script(whole({"choices": []}))
+    await alone.api.post(CHAT, json=CHATS)
+    body = alone.engine.last_body
+    assert [message["content"] for message in body["messages"]] == ["You are a pirate.", "Ahoy!", "Hello!"]
+    assert (body["seed"], body["model"]) == (5, "demo:latest")
 
 
 async def test_a_route_or_a_model_that_the_engine_does_not_have(alone: Alone) -> None:
@@ -286,7 +482,7 @@ async def test_a_route_or_a_model_that_the_engine_does_not_have(alone: Alone) ->
         whole({"detail": "Not Found"}, 404), refusal(404, "The model `demo:latest` does not exist.", "NotFoundError")
     )
     route = await alone.api.post("/v1/completions", json={"model": "demo", "prompt": "x"})
-    expected = error('"demo" does not support this endpoint', "invalid_request_error")
+    expected = error('"demo" does not support generate', "invalid_request_error")
     assert (route.status_code, route.json()) == (400, expected)
     model = await alone.api.post("/v1/completions", json={"model": "demo", "prompt": "x"})
     assert (model.status_code, model.json()) == (404, error("model 'demo' not found", "not_found_error"))

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from vllama.errors import ApiError
-from vllama.translate.messages import check_images, engine_messages, media_kinds
+from vllama.translate.messages import check_images, engine_messages, media_abilities
 from vllama.wire.ollama import Message
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60)).decode()
@@ -81,7 +81,7 @@ def test_sound_among_the_images(data, kind):
     encoded = base64.b64encode(data).decode()
     (message,) = messages({"role": "user", "content": "x", "images": [encoded]})
     assert message["content"][1] == {"type": "input_audio", "input_audio": {"data": encoded, "format": kind}}
-    assert media_kinds([encoded, PNG]) == {"audio", "image"}
+    assert media_abilities([encoded, PNG]) == {"audio", "vision"}
 
 
 @pytest.mark.parametrize(

@@ -334,3 +334,22 @@ def test_a_call_that_breaks_off_is_no_text(content, kept):
     assert read_with(Reply(tools=True), whole("length", content=content)) == ("", kept)
     assert read_with(Reply(), whole("length", content=content)) == ("", content), "nobody offered a tool"
     assert read_with(Reply(tools=True), whole("stop", content=content)) == ("", content)
+
+
+@pytest.mark.parametrize(
+    ("finish", "stop_reason", "kept"),
+    [
+        ("stop", None, 1),
+        ("tool_calls", None, 1),
+        ("stop", 151645, 1),
+        ("stop", "END", 2),
+        ("length", None, 2),
+        (None, None, 2),
+    ],
+)
+def test_the_end_of_turn_is_no_token_of_the_text(finish, stop_reason, kept):
+    tokens = [{"token": token, "logprob": -0.5} for token in ("Hi", "<|im_end|>")]
+    choice = {"message": {"content": "Hi"}, "finish_reason": finish, "stop_reason": stop_reason}
+    piece = Reply().feed(completion(choices=[choice | {"logprobs": {"content": tokens}}]))
+    assert piece is not None
+    assert len(piece.logprobs) == kept

@@ -26,12 +26,12 @@ NO_THINK = 'think must be a boolean or string ("high", "medium", "low", "max", t
 
 def chat(*, templated=True, thinks=False, modelfile=PLAIN, **fields):
     request = msgspec.convert({"model": "m", "messages": [user("Hi")], **fields}, ChatRequest)
-    return chat_request(request, Target(templated, thinks, modelfile))
+    return chat_request(request, Target(templated, thinks, None, modelfile))
 
 
-def generate(*, templated=True, thinks=False, modelfile=PLAIN, **fields):
+def generate(*, templated=True, thinks=False, fim_format=None, modelfile=PLAIN, **fields):
     request = msgspec.convert({"model": "m", **fields}, GenerateRequest)
-    return generate_request(request, Target(templated, thinks, modelfile))
+    return generate_request(request, Target(templated, thinks, fim_format, modelfile))
 
 
 def user(text):
@@ -379,3 +379,20 @@ def test_go_templates_are_refused(template):
 def test_a_context_precedes_all_but_raw_prompts():
     assert generate(prompt="x", context=[1, 2]).context == (1, 2)
     assert generate(prompt="x", context=[]).context == ()
+
+
+@pytest.mark.parametrize(
+    ("fim_format", "sent"),
+    [
+        ("<P>{prefix}<S>{suffix}<M>", {"prompt": "<P>f({<S>})<M>"}),
+        (None, {"prompt": "f({", "suffix": "})"}),
+    ],
+)
+@pytest.mark.parametrize("templated", [True, False])
+def test_a_suffix_makes_a_gap(fim_format, sent, templated):
+    fields = {"prompt": "f({", "suffix": "})", "system": "unread", "context": [1], "logprobs": True}
+    asked = generate(fim_format=fim_format, templated=templated, **fields)
+    assert asked.path == COMPLETION_PATH
+    assert {name: asked.body.get(name) for name in sent} == sent
+    assert ("suffix" in asked.body) is ("suffix" in sent)
+    assert asked.body["logprobs"] == 0

@@ -48,7 +48,12 @@ class EngineClient:
 
     @contextlib.asynccontextmanager
     async def request(
-        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | aiohttp.Payload | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Response]:
         """Send a request; leaving the context before the reply is read through aborts it in the engine.
 

@@ -64,6 +64,9 @@ def vllm_arguments(
     arguments = ["--model", str(model), "--served-model-name", name, *address.flags]
     # Per-request metrics give true prefill and decode times; the access log would repeat the gateway's.
     arguments += ["--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    if not _names_any(user, ("--scheduling-policy",)):
+        # Without priorities in the requests this is first come, first served; vLLM's default ignores them.
+        arguments += ["--scheduling-policy", "priority"]
     if settings.max_model_len is None:
         arguments += ["--max-model-len", "auto"]
     if profile is Profile.CPU and not _names_any(user, _COMPILING):

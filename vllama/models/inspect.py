@@ -13,6 +13,7 @@ from vllama.errors import ConfigError
 from vllama.models import _config, _quantization, _template
 from vllama.models._files import read_json, read_json_list, read_tokens, refuse_other_folders, require_config
 from vllama.models._safetensors import Tensor, WeightFile, weight_files
+from vllama.models.fim import fim_format
 
 # Named like encoders, but they answer.
 _GENERATIVE_MODELS = frozenset({"MossAudioModel", "MiDashengLMModel", "Qwen2_5OmniModel", "ChatGLMModel"})
@@ -30,6 +31,7 @@ class Checkpoint:
     """A model folder. Numbers that its config does not tell are None.
 
     chats: whether vLLM can render a conversation for it: by its chat_template, or by code of its own.
+    fim_format: how it is asked to fill in the middle of a text, None where it cannot.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Checkpoint:
     parsers: Parsers
     chat_template: str | None
     chats: bool
+    fim_format: str | None
     generation: dict[str, Any]
     license: str | None
     size: int
@@ -80,7 +83,9 @@ def _inspect(path: Path) -> Checkpoint:
     tokenizer = read_json(path / "tokenizer_config.json")
     templates = _template.read_templates(path, tokenizer)
     every_template = "\n".join(templates.values())
-    parsers = choose_parsers(config, every_template or None, read_tokens(path, tokenizer))
+    tokens = read_tokens(path, tokenizer)
+    fim = fim_format(path, tokens or ())
+    parsers = choose_parsers(config, every_template or None, tokens)
     if not templates and (path / _MISTRAL_TOKENIZER).is_file():
         parsers = Parsers(tool_call="mistral")
     text = _config.text_config(config)
@@ -110,10 +115,11 @@ def _inspect(path: Path) -> Checkpoint:
         vocab_size=_config.number(text, "vocab_size", "padded_vocab_size"),
         rope_frequency_base=_config.rope_frequency_base(config),
         vision_block_count=_config.number(_vision(config), "num_hidden_layers", "depth", "layers", "n_layers"),
-        capabilities=_capabilities(path, config, architecture, every_template, parsers),
+        capabilities=_capabilities(path, config, architecture, every_template, parsers, fim),
         parsers=parsers,
         chat_template=_template.default_template(templates),
         chats=bool(templates) or (path / _MISTRAL_TOKENIZER).is_file() or parsers != Parsers(),
+        fim_format=fim,
         generation=read_json(path / "generation_config.json"),
         license=_license(path),
         size=sum(file.stat().st_size for file in counted),
@@ -143,7 +149,7 @@ def _families(config: Mapping[str, Any], architecture: str) -> tuple[str, ...]:
 
 
 def _capabilities(
-    path: Path, config: Mapping[str, Any], architecture: str, template: str, parsers: Parsers
+    path: Path, config: Mapping[str, Any], architecture: str, template: str, parsers: Parsers, fim: str | None
 ) -> tuple[str, ...]:
     names = _template.variables(template)
     embeds = _embeds(path, architecture)
@@ -154,7 +160,7 @@ def _capabilities(
     has = {
         "completion": completes,
         "tools": completes and takes_tools and parsers.tool_call is not None,
-        "insert": completes and "suffix" in names,
+        "insert": completes and fim is not None,
         "vision": bool(_vision(config)),
         "embedding": embeds,
         "audio": transcribes

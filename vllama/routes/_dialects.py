@@ -31,7 +31,10 @@ class Dialect:
     event: str = ""
 
     def response(self, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse(self.body(status, message), status, headers)
+        body = self.body(status, message)
+        if "request_id" in body:
+            headers = {**(headers or {}), "request-id": body["request_id"]}
+        return JSONResponse(body, status, headers)
 
     def error_event(self, status: int, message: str) -> bytes:
         """The Server-Sent Event that ends a stream which cannot go on."""
@@ -47,7 +50,12 @@ def _openai(status: int, message: str) -> dict[str, Any]:
 
 def _anthropic(status: int, message: str) -> dict[str, Any]:
     error = {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message}
-    return {"type": "error", "error": error, "request_id": f"req_{secrets.token_hex(12)}"}
+    return {"type": "error", "error": error, "request_id": new_request_id()}
+
+
+def new_request_id() -> str:
+    """As Anthropic's clients show them, and read them from a reply's `request-id` header."""
+    return f"req_{secrets.token_hex(12)}"
 
 
 OLLAMA = Dialect(lambda _status, message: {"error": message})

@@ -17,6 +17,7 @@ from vllama.errors import ApiError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
 from vllama.models.names import InvalidName, parse
+from vllama.routes._body import read_within
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -46,31 +47,32 @@ def gateway_of(request: Request) -> Gateway:
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The request's body."""
-    return await request.body()
+    """The request's body, unpacked. Raises ApiError where it is too large, or packed in a way that is not known."""
+    return await read_within(request, gateway_of(request).max_body)
 
 
-async def read_body(request: Request, type_: type[T]) -> T:
+async def read_body(request: Request, type_: type[T], *, empty: str = "missing request body") -> T:
     """The request's body, read as Go's decoder does.
 
     Its Content-Type is not looked at, `null` is an empty object and an absent member, keys match in any case, and what
-    follows the first JSON value is ignored. Raises ApiError 400 naming the field that is wrong and what was expected.
+    follows the first JSON value is ignored. empty: what is said of a body of nothing. Raises ApiError 400 naming the
+    field that is wrong and what was expected.
     """
     body = await read_bytes(request)
     if not body.strip():
-        raise ApiError(400, "missing request body")
+        raise ApiError(400, empty)
     try:
         if not _CAPITAL_KEY.search(body):
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                 return msgspec.json.decode(body, type=type_ | None) or type_()
-        return msgspec.convert(_tidy(_first_value(body), type_), type_ | None) or type_()
+        return msgspec.convert(_tidy(first_value(body), type_), type_ | None) or type_()
     except msgspec.ValidationError as error:
-        raise ApiError(400, f"invalid request: {_explain(error)}") from None
+        raise ApiError(400, f"invalid request: {explain(error)}") from None
     except (*NOT_JSON, ValueError) as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 
-def _first_value(body: bytes) -> Any:
+def first_value(body: bytes) -> Any:
     """Bytes that are no UTF-8, and halves of characters that a client cut in two, become U+FFFD."""
     text = body.decode("utf-8", "replace").lstrip()
     value, end = json.JSONDecoder().raw_decode(text)
@@ -94,7 +96,7 @@ def _tidy(value: Any, type_: Any) -> Any:
     return value
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+def explain(error: msgspec.ValidationError) -> str:
     """msgspec's "Expected `str`, got `int` - at `$.messages[0].content`" with the field first."""
     text, _, path = str(error).replace("`", "").partition(" - at ")
     text = text[:1].lower() + text[1:].replace(" | null", "")

@@ -5,8 +5,9 @@ model. Loading, naming and what goes wrong are the gateway's.
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import aiohttp
 import msgspec
 from msgspec import Raw
 from starlette.requests import Request
@@ -18,12 +19,16 @@ from vllama.errors import ApiError, EngineError
 from vllama.framing import STOPPING, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._dialects import Dialect, dialect_of
-from vllama.routes._edge import DIED, NOT_JSON, gateway_of, missing_in_engine, read_bytes
+from vllama.routes._edge import DIED, NOT_JSON, explain, first_value, gateway_of, missing_in_engine, read_bytes
 from vllama.scheduler import Lease
 from vllama.translate.failure import failure_text
 
+T = TypeVar("T", bound=msgspec.Struct)
+
 Fields = dict[str, Raw]
 """A JSON object of which only the members' names have been looked at."""
+
+_NULL = Raw(b"null")
 
 _fields_decoder = msgspec.json.Decoder(Fields)
 _encode = msgspec.json.Encoder().encode
@@ -45,17 +50,20 @@ def rename(data: bytes, name: bytes) -> bytes:
 class Handover:
     """What is handed to the engine.
 
-    path: the engine's route. body: the members for an engine, once it is known which; `model` is set here.
-    action: what the model is asked to do, for the refusal of one that cannot. rename: puts the client's name for the
-    model into a whole reply, or into the data of one event.
+    path: the engine's route. body: the members for an engine, once it is known which; `model` is set here, but for a
+    form. action: what the model is asked to do, for the refusal of one that cannot. rename: puts the client's name for
+    the model into a whole reply, or into the data of one event. adapt: what becomes of a whole event instead, b"" where
+    nothing. failure: the events for a status and a message that end a stream, where the dialect's own will not do.
     """
 
     model: Model
     wanted: str
     path: str
-    body: Callable[[Lease], Mapping[str, Any]]
+    body: Callable[[Lease], Mapping[str, Any] | aiohttp.FormData]
     action: str = "this endpoint"
     rename: Callable[[bytes, bytes], bytes] = rename
+    adapt: Callable[[bytes], bytes] | None = None
+    failure: Callable[[int, str], bytes] | None = None
 
 
 async def hand_over(request: Request, handover: Handover) -> Response:
@@ -77,15 +85,47 @@ async def hand_over(request: Request, handover: Handover) -> Response:
 
 async def read_fields(request: Request) -> Fields:
     """The members of the body. Raises ApiError 400 where it is no JSON object."""
+    try:
+        return _fields(await read_bytes(request))
+    except NOT_JSON as error:
+        raise ApiError(400, f"the request's body is not JSON: {error}") from None
+
+
+async def read_request(request: Request, type_: type[T]) -> tuple[Fields, T]:
+    """The members of the body that are not null, and those that the gateway reads.
+
+    Raises ApiError 400 naming the member that is wrong and what was expected.
+    """
     body = await read_bytes(request)
+    try:
+        return _members(body, type_)
+    except NOT_JSON:
+        # Halves of characters, and what follows the first value, are forgiven as Ollama forgives them.
+        return _members(_repaired(body), type_)
+
+
+def _members(body: bytes, type_: type[T]) -> tuple[Fields, T]:
+    fields = {name: value for name, value in _fields(body).items() if value != _NULL}
+    try:
+        return fields, msgspec.json.decode(body, type=type_)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, f"invalid request: {explain(error)}") from None
+
+
+def _repaired(body: bytes) -> bytes:
+    try:
+        return _encode(first_value(body))
+    except (*NOT_JSON, ValueError) as error:
+        raise ApiError(400, f"the request's body is not JSON: {error}") from None
+
+
+def _fields(body: bytes) -> Fields:
     if not body.strip():
         raise ApiError(400, "EOF")
     try:
         return _fields_decoder.decode(body)
     except msgspec.ValidationError:
         raise ApiError(400, "the request's body must be a JSON object") from None
-    except NOT_JSON as error:
-        raise ApiError(400, f"the request's body is not JSON: {error}") from None
 
 
 def text_field(fields: Fields, name: str) -> str:
@@ -100,9 +140,15 @@ def text_field(fields: Fields, name: str) -> str:
 
 async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:
     lease = await stack.enter_async_context(gateway_of(request).scheduler.acquire(handover.model))
-    body = _encode({**handover.body(lease), "model": lease.model.engine_name})
+    body = handover.body(lease)
     with engine_failures():
-        return await stack.enter_async_context(lease.client.request("POST", handover.path, body))
+        if isinstance(body, aiohttp.FormData):
+            form = body()
+            reply = lease.client.request("POST", handover.path, form, headers=form.headers)
+        else:
+            data = _encode({**body, "model": lease.model.engine_name})
+            reply = lease.client.request("POST", handover.path, data)
+        return await stack.enter_async_context(reply)
 
 
 @contextlib.contextmanager
@@ -117,24 +163,50 @@ def engine_failures() -> Iterator[None]:
 async def _relay_events(
     upstream: EngineResponse, handover: Handover, dialect: Dialect, stack: contextlib.AsyncExitStack
 ) -> AsyncGenerator[bytes, None]:
-    """The engine's events under the client's model name.
+    """The engine's events under the client's model name. An error among them is the last.
 
     The first item is empty: whoever takes it owns what the generator's end closes.
     """
     name = _encode(handover.wanted)
+    failure = handover.failure or dialect.error_event
     async with stack:
         yield b""
+        done: list[bytes] = []
         try:
             async with contextlib.aclosing(event_blocks(upstream)) as batches:
                 async for blocks in batches:
-                    yield b"".join(_renamed_block(block, handover, name) for block in blocks)
+                    for block in blocks:
+                        done.append(_adapted_block(block, handover, name))  # noqa: PERF401 - kept if the next one fails
+                    chunk = b"".join(done)
+                    done.clear()
+                    if chunk:
+                        yield chunk
         except EngineError as error:
-            yield dialect.error_event(500, f"{DIED}: {error.message}")
+            yield failure(500, f"{DIED}: {error.message}")
+        except ApiError as error:
+            yield b"".join(done) + failure(error.status, error.message)
 
 
-def _renamed_block(block: bytes, handover: Handover, name: bytes) -> bytes:
+def _adapted_block(block: bytes, handover: Handover, name: bytes) -> bytes:
     head, _, data = block.rpartition(b"data: ")
-    return head + b"data: " + handover.rename(data, name) + b"\n\n"
+    # In a text the quotation marks would be escaped.
+    if b'"error"' in data:
+        _raise_error(data)
+    if handover.adapt is None:
+        return head + b"data: " + handover.rename(data, name) + b"\n\n"
+    try:
+        return handover.adapt(block)
+    except NOT_JSON:
+        return block + b"\n\n"  # `[DONE]`, or nothing that a gateway understands
+
+
+def _raise_error(data: bytes) -> None:
+    try:
+        failed = _fields_decoder.decode(data).get("error", _NULL) != _NULL
+    except NOT_JSON:
+        return
+    if failed:
+        raise ApiError(*failure_text(500, data))
 
 
 def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Response:
@@ -142,5 +214,8 @@ def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Respons
         raise missing_in_engine(handover.wanted, data, handover.action)
     if upstream.status >= 400:
         raise ApiError(*failure_text(upstream.status, data))
-    content = handover.rename(data, _encode(handover.wanted))
+    try:
+        content = handover.rename(data, _encode(handover.wanted))
+    except NOT_JSON as error:
+        raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
     return Response(content, upstream.status, media_type=upstream.content_type)

@@ -8,12 +8,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from vllama.errors import ApiError
-from vllama.framing import JSONResponse, until_client_leaves
+from vllama.framing import JSONResponse
 from vllama.models.catalogue import Model
+from vllama.routes._abilities import check_abilities
+from vllama.routes._ask import checked_keep_alive, load
 from vllama.routes._edge import find_model, gateway_of, quote, read_body
 from vllama.routes._generation import CHAT, GENERATE, Exchange, Shape, answer, notice
-from vllama.translate.duration import parse_keep_alive
-from vllama.translate.messages import check_images, media_kinds
+from vllama.translate.messages import check_images, media_abilities
 from vllama.translate.options import check_options, inexpressible
 from vllama.translate.request import (
     EngineRequest,
@@ -37,12 +38,11 @@ async def generate(request: Request) -> Response:
     if body.raw and (body.template or body.system or body.context):
         raise ApiError(400, "raw mode does not support template, system, or context")
     _check_capabilities(body, model, "generate")
-    if body.suffix and model.lacks("insert"):
-        raise ApiError(400, f"{model.name.qualified} does not support insert")
+    check_abilities(model, ["insert"] if body.suffix else ())
     _check_options(request, body, model)
 
     def translate(model: Model) -> EngineRequest:
-        return generate_request(body, _target(model))
+        return generate_request(body, Target.of(model))
 
     exchange = Exchange(request, body, model, keep_alive, GENERATE, translate, arrived)
     return await _load_or_answer(exchange, images, empty=not body.prompt)
@@ -60,12 +60,11 @@ async def chat(request: Request) -> Response:
     if not messages and keep_alive == 0:
         return _unload(request, body.wanted, model, CHAT)
     _check_capabilities(body, model, "chat")
-    if body.tools and model.lacks("tools"):
-        raise ApiError(400, f"{model.name.qualified} does not support tools")
+    check_abilities(model, ["tools"] if body.tools else ())
     _check_options(request, body, model)
 
     def translate(model: Model) -> EngineRequest:
-        return chat_request(body, _target(model))
+        return chat_request(body, Target.of(model))
 
     exchange = Exchange(request, body, model, keep_alive, CHAT, translate, arrived)
     return await _load_or_answer(exchange, images, empty=not messages)
@@ -75,10 +74,7 @@ def _check_values(body: Inference, images: Iterable[str]) -> float | None:
     """Refuse what Ollama refuses while it reads the body. Returns keep_alive in seconds."""
     check_think(body.think)
     check_images(images)
-    try:
-        keep_alive = parse_keep_alive(body.keep_alive)
-    except ValueError as error:
-        raise ApiError(400, str(error)) from None
+    keep_alive = checked_keep_alive(body.keep_alive)
     check_top_logprobs(body.top_logprobs)
     return keep_alive
 
@@ -103,16 +99,6 @@ def _check_options(request: Request, body: Inference, model: Model) -> None:
         )
 
 
-def _check_media(model: Model, images: Iterable[str]) -> None:
-    for kind, capability in (("image", "vision"), ("audio", "audio")):
-        if model.lacks(capability) and kind in media_kinds(images):
-            raise ApiError(400, f"{model.name.qualified} does not support {capability}")
-
-
-def _target(model: Model) -> Target:
-    return Target(model.templated, not model.lacks("thinking"), model.modelfile)
-
-
 def _unload(request: Request, wanted: str, model: Model, shape: Shape) -> Response:
     gateway_of(request).scheduler.unload(model)
     return JSONResponse(notice(wanted, shape, "unload"))
@@ -121,17 +107,12 @@ def _unload(request: Request, wanted: str, model: Model, shape: Shape) -> Respon
 async def _load_or_answer(exchange: Exchange, images: list[str], *, empty: bool) -> Response:
     """An empty request loads the model and says so, in one object even where a stream was asked for."""
     if empty:
-        await until_client_leaves(exchange.request, _load(exchange))
+        await load(exchange.request, exchange.model, exchange.keep_alive)
         return JSONResponse(notice(exchange.body.wanted, exchange.shape, "load"))
-    _check_media(exchange.model, images)
+    check_abilities(exchange.model, media_abilities(images))
     # What is wrong with the request is said before a model is loaded for it.
     exchange.translate(exchange.model)
     return await answer(exchange)
-
-
-async def _load(exchange: Exchange) -> None:
-    async with gateway_of(exchange.request).scheduler.acquire(exchange.model, exchange.keep_alive):
-        pass
 
 
 routes = [

@@ -1,8 +1,12 @@
-"""OpenAI's endpoints: handed through to the engine; loading, naming and the errors about models are ours."""
+"""OpenAI's chats, completions and models: handed through to the engine, which speaks OpenAI's protocol.
 
+Loading, naming, defaults, limits and the errors about models are ours.
+"""
+
+import time
 from typing import Any
 
-from msgspec import Raw
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -11,11 +15,15 @@ from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
+from vllama.models.modelfile import Modelfile
 from vllama.models.names import InvalidName, parse
+from vllama.routes._abilities import check_abilities, check_chat
+from vllama.routes._ask import load
 from vllama.routes._edge import find_model, gateway_of, get, quote
-from vllama.routes._relay import Fields, Handover, hand_over, read_fields, text_field
-
-_NULL = Raw(b"null")
+from vllama.routes._relay import Handover, hand_over, read_request
+from vllama.scheduler import Lease
+from vllama.translate.openai import NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
+from vllama.wire.openai_requests import ChatRequest, CompletionRequest
 
 
 async def list_models(request: Request) -> Response:
@@ -45,38 +53,69 @@ def _card(gateway: Gateway, model: Model) -> dict[str, Any]:
     }
 
 
-async def hand_through(request: Request) -> Response:
-    """Send the client's body on with the engine's name for the model, and the reply back with the client's."""
-    body = await read_fields(request)
-    wanted = text_field(body, "model")
-    model = await _find_for(request, body, wanted)
-    return await hand_over(request, Handover(model, wanted, request.url.path, lambda _lease: body))
-
-
-async def _find_for(request: Request, body: Fields, wanted: str) -> Model:
-    """The model, if it can do what the path asks for. The errors are those of Ollama's endpoint behind each path."""
-    path = request.url.path
-    if path == "/v1/embeddings":
-        unknown = 'model "{}" not found, try pulling it first' if wanted.strip() else "model '{}' not found"
-        model = await find_model(request, wanted, unknown=unknown)
-        if model.lacks("embedding"):
-            raise ApiError(400, f"{quote(wanted)} does not support embeddings")
-        return model
-    chats = path == "/v1/chat/completions"
-    if chats and body.get("messages", _NULL) in (_NULL, Raw(b"[]")):
-        raise ApiError(400, "[] is too short - 'messages'")
-    if chats and not wanted.strip():
+async def chat(request: Request) -> Response:
+    fields, body = await read_request(request, ChatRequest)
+    asked = read_chat(fields, body)
+    wanted = body.model or ""
+    if not wanted.strip():
         raise ApiError(400, "model is required")
     model = await find_model(request, wanted)
+    check_chat(model, wanted, asked.needs, think=asked.think)
+    reply = ChatReply(wanted)
+
+    def engine_body(lease: Lease) -> dict[str, Any]:
+        # More may be known of the model than before it was loaded.
+        check_chat(lease.model, wanted, asked.needs, think=asked.think)
+        thinks = not lease.model.lacks("thinking")
+        return chat_body(asked, lease.model.modelfile, thinks=thinks, context_length=lease.context_length)
+
+    return await hand_over(
+        request,
+        Handover(
+            model,
+            wanted,
+            request.url.path,
+            engine_body,
+            action="chat",
+            rename=lambda data, _name: reply.whole(data),
+            adapt=lambda block: reply.event(block.rpartition(b"data: ")[2]),
+        ),
+    )
+
+
+async def completions(request: Request) -> Response:
+    fields, body = await read_request(request, CompletionRequest)
+    completion_body(fields, body, Modelfile(), None)  # says what is wrong before a model is loaded
+    wanted = body.model or ""
+    model = await find_model(request, wanted)
     if model.lacks("completion"):
-        raise ApiError(400, f"{quote(wanted)} does not support {'chat' if chats else 'generate'}")
-    return model
+        raise ApiError(400, f"{quote(wanted)} does not support generate")
+    check_abilities(model, {"insert"} if body.suffix else ())
+    if not body.prompt and body.prompt_embeds is None:
+        return await _load(request, model, body)
+
+    def engine_body(lease: Lease) -> dict[str, Any]:
+        return completion_body(fields, body, lease.model.modelfile, lease.context_length)
+
+    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, action="generate"))
+
+
+async def _load(request: Request, model: Model, body: CompletionRequest) -> Response:
+    """An empty prompt loads the model, and the reply says so."""
+    await load(request, model, None)
+    reply = load_reply(body.model or "", int(time.time()))
+    if not body.stream:
+        return JSONResponse(reply | {"usage": NO_USAGE})
+    events = [reply]
+    if body.stream_options and body.stream_options.include_usage:
+        events.append(reply | {"choices": [], "usage": NO_USAGE})
+    data = b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
+    return Response(data + b"data: [DONE]\n\n", media_type="text/event-stream")
 
 
 routes = [
-    Route("/v1/chat/completions", hand_through, methods=["POST"]),
-    Route("/v1/completions", hand_through, methods=["POST"]),
-    Route("/v1/embeddings", hand_through, methods=["POST"]),
+    Route("/v1/chat/completions", chat, methods=["POST"]),
+    Route("/v1/completions", completions, methods=["POST"]),
     get("/v1/models", list_models),
     get("/v1/models/{model:path}", get_model),
 ]

@@ -54,9 +54,9 @@ def check_images(images: Iterable[str]) -> None:
             ) from None
 
 
-def media_kinds(images: Iterable[str]) -> set[str]:
-    """What the data are: "image" or "audio"."""
-    return {"audio" if _audio_format(_head(image)) else "image" for image in images}
+def media_abilities(images: Iterable[str]) -> set[str]:
+    """What a model must be able to do to take these."""
+    return {"audio" if _audio_format(_head(image)) else "vision" for image in images}
 
 
 def _joined(image: str) -> str:

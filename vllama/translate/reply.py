@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from vllama.translate.logprobs import translate_logprobs
+from vllama.translate.spacing import Trimmer
 from vllama.translate.think_tags import ThinkTags
 from vllama.wire.ollama import CalledFunction, Logprob, ToolCall
 from vllama.wire.openai import Choice, Completion, Message, Timings, Usage
@@ -67,10 +68,7 @@ class Reply:
         self.timings: Timings | None = None
         self._calls: dict[int, _PartialCall] = {}
         self._calls_sent = 0
-        self._thought = False
-        self._thinking_begun = False
-        self._held_space = ""  # ends the thinking so far: dropped unless more thinking follows
-        self._answer_begun = False
+        self._trimmer = Trimmer()
 
     def feed(self, event: Completion) -> Piece | None:
         """What this event adds, None where it adds nothing a client sees."""
@@ -86,7 +84,8 @@ class Reply:
         elif (message := choice.delta or choice.message) is not None:
             self._read_message(message, piece)
         if choice.logprobs is not None:
-            piece.logprobs = translate_logprobs(choice.logprobs, self._top_logprobs)
+            logprobs = translate_logprobs(choice.logprobs, self._top_logprobs)
+            piece.logprobs = logprobs[:-1] if _ends_with_a_mark(choice) else logprobs
         if choice.finish_reason is not None:
             self._finish(choice, piece)
         return piece or None
@@ -129,31 +128,17 @@ class Reply:
     def _add_split(self, parts: tuple[str, str], piece: Piece) -> None:
         thinking, text = parts
         if thinking:
-            piece.thinking += self._trim_thinking(thinking)
+            piece.thinking += self._trimmer.thinking(thinking)
         if text:
-            piece.text += self._trim_answer(text)
+            piece.text += self._trimmer.answer(text)
 
     def _read_message(self, message: Message, piece: Piece) -> None:
         if thinking := message.reasoning or message.reasoning_content:
-            piece.thinking = self._trim_thinking(thinking)
+            piece.thinking = self._trimmer.thinking(thinking)
         if content := message.content:
-            piece.text = self._trim_answer(content)
+            piece.text = self._trimmer.answer(content)
         for call in message.tool_calls or ():
             self._collect_call(call)
-
-    def _trim_thinking(self, text: str) -> str:
-        self._thought = True
-        text = self._held_space + text if self._thinking_begun else text.lstrip()
-        kept = text.rstrip()
-        self._held_space = text[len(kept) :]
-        self._thinking_begun = self._thinking_begun or bool(kept)
-        return kept
-
-    def _trim_answer(self, text: str) -> str:
-        if self._thought and not self._answer_begun:
-            text = text.lstrip()
-        self._answer_begun = self._answer_begun or bool(text)
-        return text
 
     def _collect_call(self, call: EngineToolCall) -> None:
         index = self._index_of(call) if call.index is None else call.index
@@ -186,6 +171,11 @@ class Reply:
             piece.tool_calls = [*piece.tool_calls, ToolCall(id=_call_id(), function=function)]
             self._calls_sent += 1
         self._calls.clear()
+
+
+def _ends_with_a_mark(choice: Choice) -> bool:
+    """Whether the last token is the model's own "end of turn", which is no part of the text."""
+    return choice.finish_reason in ("stop", "tool_calls") and not isinstance(choice.stop_reason, str)
 
 
 def _parse_arguments(text: str) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from vllama.errors import ApiError
+from vllama.models.catalogue import Model
+from vllama.models.fim import fim_prompt
 from vllama.models.modelfile import Modelfile
 from vllama.translate.messages import engine_messages, engine_tool
 from vllama.translate.options import check_options, sampling_parameters
@@ -27,12 +29,18 @@ class Target:
     """What is known of the model that a request is for.
 
     templated: it has a chat template. thinks: it can think; a model of which nothing is known is told what the client
-    wants, should it understand.
+    wants, should it understand. fim_format: how it is asked to fill in the middle.
     """
 
     templated: bool = True
     thinks: bool = True
+    fim_format: str | None = None
     modelfile: Modelfile = field(default_factory=Modelfile)
+
+    @classmethod
+    def of(cls, model: Model) -> "Target":
+        fim = model.checkpoint.fim_format if model.checkpoint else None
+        return cls(model.templated, not model.lacks("thinking"), fim, model.modelfile)
 
     def options(self, request: Inference) -> dict[str, Any]:
         """Checked options: the request's over the Modelfile's. Raises ApiError 500 for those of a wrong type."""
@@ -73,14 +81,17 @@ def chat_request(request: ChatRequest, target: Target) -> EngineRequest:
 
 
 def generate_request(request: GenerateRequest, target: Target) -> EngineRequest:
-    """What the engine is asked for a generate: a chat of one user message, or the bare prompt.
+    """What the engine is asked for a generate: a chat of one user message, the bare prompt, or a gap to fill.
 
-    The prompt goes out bare for `raw`, and for a model without a chat template (behind its `system`, as Ollama's
-    default template has it). Raises ApiError for values that Ollama refuses.
+    With a `suffix` the model fills in what belongs before it. The prompt goes out bare for `raw`, and for a model
+    without a chat template (behind its `system`, as Ollama's default template has it). Raises ApiError for values that
+    Ollama refuses.
     """
     options = target.options(request)
     body = _common(request, options)
     system = request.system or target.modelfile.system
+    if request.suffix:
+        return _asked(request, options, COMPLETION_PATH, body | _gap(request, target) | _completion_logprobs(request))
     if request.raw or not target.templated:
         prompt = (request.prompt or "") if request.raw else system + (request.prompt or "")
         body |= _completion_logprobs(request) | {"prompt": prompt}
@@ -93,6 +104,14 @@ def generate_request(request: GenerateRequest, target: Target) -> EngineRequest:
     body |= _conversation(messages) | _chat_logprobs(request) | _thinking(request, messages, target)
     body |= _template(request.template) | {"return_token_ids": True}
     return _asked(request, options, CHAT_PATH, body)
+
+
+def _gap(request: GenerateRequest, target: Target) -> dict[str, Any]:
+    """The gap between prompt and suffix, in the model's own marks; what is unknown here may be known to the engine."""
+    prefix, suffix = request.prompt or "", request.suffix or ""
+    if target.fim_format is None:
+        return {"prompt": prefix, "suffix": suffix}
+    return {"prompt": fim_prompt(target.fim_format, prefix, suffix)}
 
 
 def check_think(value: Any) -> bool | str | None:

@@ -101,6 +101,14 @@ class ChatRequest(Inference):
     tool_choice: Any = None
 
 
+class DecisionRequest(Named):
+    """`state` and `questions` are handed on as they came: what they may be is the engine's to know."""
+
+    state: Any = None
+    questions: dict[str, Any] | None = None
+    keep_alive: Any = None
+
+
 class TokenLogprob(Struct, omit_defaults=True):
     """A token and the logarithm of its probability. bytes: the token's text in UTF-8."""
 

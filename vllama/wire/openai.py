@@ -57,6 +57,7 @@ class Choice(Struct):
     """
 
     message: Message | None = None
+    stop_reason: int | str | None = None
     delta: Message | None = None
     text: str | None = None
     finish_reason: str | None = None

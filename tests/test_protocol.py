@@ -1,0 +1,100 @@
+"""Replies to HTTP/1.0, which ends them with the connection (nginx asks in it unless it is told otherwise), and heads
+of requests that are too large.
+"""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.conftest import Alone
+from tests.fake_engine import Stream, chat_events
+from vllama import protocol
+
+SAY = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "Hi"}]})
+
+
+async def ask(alone: Alone, first_line: str, body: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", alone.api.base_url.port)
+    writer.write(f"{first_line}\r\nContent-Length: {len(body)}\r\nConnection: keep-alive\r\n\r\n{body}".encode())
+    return reader, writer
+
+
+async def whole_reply(alone: Alone, first_line: str, body: str = "") -> tuple[str, bytes]:
+    reader, writer = await ask(alone, first_line, body)
+    async with asyncio.timeout(5):
+        head, _, content = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return head.decode().lower(), content
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"), [("/api/chat", "application/x-ndjson"), ("/v1/chat/completions", "text/event-stream")]
+)
+async def test_a_stream_has_no_chunks_and_ends_with_the_connection(alone: Alone, path: str, media_type: str) -> None:
+    alone.engine.script(Stream(*chat_events("Hel", "lo")))
+    head, content = await whole_reply(alone, f"POST {path} HTTP/1.0", SAY)
+    assert f"content-type: {media_type}" in head
+    assert "connection: close" in head
+    assert "transfer-encoding" not in head
+    assert "content-length" not in head
+    lines = [line.removeprefix("data: ") for line in content.decode().splitlines() if line]
+    assert [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+async def test_what_is_streamed_arrives_at_once(alone: Alone) -> None:
+    alone.engine.script(Stream(*chat_events("Hel", finish=None)[:-1], end="hang"))
+    reader, writer = await ask(alone, "POST /api/chat HTTP/1.0", SAY)
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"\r\n\r\n")
+        assert json.loads(await reader.readline())["message"]["content"] == "Hel"
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("first_line", "status", "content"),
+    [
+        ("GET / HTTP/1.0", 200, b"Ollama is running"),
+        ("HEAD / HTTP/1.0", 200, b""),
+        ("GET /nothing HTTP/1.0", 404, b"404 page not found"),
+        ("OPTIONS / HTTP/1.0", 204, b""),
+    ],
+)
+async def test_replies_of_known_length_keep_it(alone: Alone, first_line: str, status: int, content: bytes) -> None:
+    head, body = await whole_reply(alone, first_line)
+    assert head.startswith(f"http/1.1 {status} ")
+    assert body == content
+    assert head.count("content-length") == (0 if status == 204 else 1)
+    assert "transfer-encoding" not in head
+
+
+async def test_streams_of_http_1_1_have_chunks(alone: Alone) -> None:
+    alone.engine.script(Stream(*chat_events("Hello")))
+    head, content = await whole_reply(alone, "POST /api/chat HTTP/1.1\r\nConnection: close", SAY)
+    assert "transfer-encoding: chunked" in head
+    assert content.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [("GET / HTTP/1.1\r\nHost: g\r\nX: ", 0), ("GET /", 0), ("GET / HTTP/1.1\r\n", 30)],
+    ids=["one header", "a path", "many headers"],
+)
+async def test_a_head_without_end(alone: Alone, monkeypatch: pytest.MonkeyPatch, head: str, size: int) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_BYTES", 2**17)
+    reader, writer = await asyncio.open_connection("127.0.0.1", alone.api.base_url.port)
+    part = b"X: " + b"x" * size + b"\r\n" if size else b"x"
+    writer.write(head.encode() + part * (2**17 // len(part) + 1))
+    async with asyncio.timeout(5):
+        reply = await reader.read()
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert reply.endswith(b"The request's first line and headers are larger than 131072 bytes.")
+    writer.close()
+
+
+async def test_a_large_head_and_larger_bodies_are_fine(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_HEAD_BYTES", 2**17)
+    for _ in range(4):
+        headers = {"X": "x" * 50_000, "Y": "x" * 50_000}
+        reply = await alone.api.post("/api/show", content=b'{"model": "demo"}'.ljust(2**19), headers=headers)
+        assert reply.status_code == 200

@@ -1,0 +1,46 @@
+"""HTTP/1.1 as uvicorn speaks it, what it lacks of HTTP/1.0, and a limit that it does not know."""
+
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
+
+MAX_HEAD_BYTES = 2**20
+"""As Ollama's server has it. A head is kept in memory before anyone can ask who sends it."""
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, with an end to a request's head, and to replies for HTTP/1.0, such as nginx's: it knows no chunks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request's first line and headers are larger than {MAX_HEAD_BYTES} bytes.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
+        if self.scope["http_version"] == "1.0":
+            self.cycle.__class__ = _UntilClosed  # before anything was sent: its task has not begun to run
+
+
+class _UntilClosed(RequestResponseCycle):
+    """A reply whose end is the connection's, which uvicorn closes after every reply to HTTP/1.0."""
+
+    async def send(self, message: "ASGISendEvent") -> None:
+        self.chunked_encoding = False
+        if message["type"] == "http.response.body":
+            self.expected_content_length += len(message.get("body", b""))
+        await super().send(message)

@@ -1,0 +1,195 @@
+"""Anthropic's endpoints: messages, and the number of tokens in them."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from vllama.engine.client import Response as EngineResponse
+from vllama.engine.client import server_sent_events
+from vllama.errors import ApiError
+from vllama.framing import STOPPING, JSONResponse, StreamResponse, until_client_leaves
+from vllama.models.catalogue import Model
+from vllama.routes._ask import Question, ask
+from vllama.routes._dialects import ANTHROPIC, new_request_id
+from vllama.routes._edge import DIED, find_model, gateway_of, missing_in_engine, quote, read_body
+from vllama.routes._relay import engine_failures
+from vllama.scheduler import Lease
+from vllama.translate.anthropic import Asked, check_request, message_request, prompt
+from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
+from vllama.translate.failure import failure_text
+from vllama.translate.request import EngineRequest, Target
+from vllama.wire.anthropic import MessagesRequest
+from vllama.wire.openai import Completion
+
+_BUDGET = "thinking_token_budget"
+
+_decode = msgspec.json.Decoder(Completion).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Tokens(msgspec.Struct):
+    count: int
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """A request that the model can answer, and what the engine is asked once it is known which."""
+
+    request: Request
+    wanted: str
+    model: Model
+    translate: Callable[[Model, int | None], EngineRequest]
+
+
+async def messages(request: Request) -> Response:
+    asked, model = await _read(request, counting=False)
+
+    def translate(model: Model, context_length: int | None) -> EngineRequest:
+        return message_request(asked, Target.of(model), context_length)
+
+    # What is wrong with the request is said before a model is loaded for it.
+    translate(model, None)
+    exchange = _Exchange(request, asked.request.wanted, model, translate)
+    reply = MessageReply(asked.request.wanted, asked.request.stop_sequences or (), tools=bool(asked.tools))
+    if asked.request.stream:
+        return await _stream(exchange, reply)
+    return _reply(await until_client_leaves(request, _whole(exchange, reply)))
+
+
+async def count_tokens(request: Request) -> Response:
+    asked, model = await _read(request, counting=True)
+    question = Question(model, asked.request.wanted, "/tokenize", prompt(asked, Target.of(model)), "counting tokens")
+    tokens, _ = await ask(request, question, _Tokens)
+    return _reply({"input_tokens": tokens.count})
+
+
+async def _read(request: Request, *, counting: bool) -> tuple[Asked, Model]:
+    """The checked request and a model that can do what it asks for."""
+    asked = check_request(await read_body(request, MessagesRequest, empty="EOF"), counting=counting)
+    model = await find_model(request, asked.request.wanted)
+    if model.lacks("completion"):
+        raise ApiError(400, f"{quote(asked.request.wanted)} does not support chat")
+    for capability, needed in (("tools", asked.tools), ("vision", asked.shows_images)):
+        if needed and model.lacks(capability):
+            raise ApiError(400, f"{model.name.qualified} does not support {capability}")
+    return asked, model
+
+
+def _reply(content: Any) -> Response:
+    return JSONResponse(content, headers={"request-id": new_request_id()})
+
+
+async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
+    async with _engine_reply(exchange) as response:
+        message = reply.whole(_decode(await response.read()))
+    if not reply.finished:
+        raise _broken_off()
+    return message
+
+
+async def _stream(exchange: _Exchange, reply: MessageReply) -> Response:
+    """A streamed message. The first events are waited for: an error before them still gets a status of its own."""
+    events = _streamed_events(exchange, reply)
+    try:
+        first = await until_client_leaves(exchange.request, anext(events))
+    except BaseException:
+        await events.aclose()
+        raise
+    last_words = ANTHROPIC.error_event(503, STOPPING)
+    response = StreamResponse(events, "text/event-stream", first=first, last_words=last_words)
+    response.headers["request-id"] = new_request_id()
+    return response
+
+
+async def _streamed_events(exchange: _Exchange, reply: MessageReply) -> AsyncGenerator[bytes, None]:
+    """The events of a streamed message. An error after the first is an event of its own, and the last."""
+    began = False
+    try:
+        async with (
+            _engine_reply(exchange) as response,
+            contextlib.aclosing(_translated_events(response, reply)) as translated,
+        ):
+            async for events in translated:
+                began = True
+                yield events
+    except ApiError as error:
+        if not began:
+            raise
+        yield ANTHROPIC.error_event(error.status, error.message)
+
+
+async def _translated_events(response: EngineResponse, reply: MessageReply) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(server_sent_events(response)) as batches:
+        async for batch in batches:
+            events, failure = _translate(batch, reply)
+            if events:
+                yield events
+            if failure is not None:
+                raise failure
+    if not reply.finished:
+        raise _broken_off()
+    yield encode_events(reply.close())
+
+
+def _broken_off() -> ApiError:
+    return ApiError(500, f"{DIED}: its reply broke off")
+
+
+def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError | None]:
+    """The events for events that came together, up to one that is an error."""
+    translated: list[Event] = []
+    for event in batch:
+        if event == b"[DONE]":
+            continue
+        completion = _decode(event)
+        if completion.error is not None:
+            return encode_events(translated), ApiError(*failure_text(500, event))
+        translated += reply.feed(completion)
+    return encode_events(translated), None
+
+
+@contextlib.asynccontextmanager
+async def _engine_reply(exchange: _Exchange) -> AsyncIterator[EngineResponse]:
+    """The engine's successful reply; leaving early aborts the request there.
+
+    Raises ApiError where the engine refuses, is gone, or says what cannot be read.
+    """
+    async with gateway_of(exchange.request).scheduler.acquire(exchange.model) as lease:
+        asked = exchange.translate(lease.model, lease.context_length)
+        body = asked.body | {"model": lease.model.engine_name}
+        try:
+            with engine_failures():
+                async with _post(lease, exchange, asked.path, body) as response:
+                    yield response
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
+
+
+@contextlib.asynccontextmanager
+async def _post(lease: Lease, exchange: _Exchange, path: str, body: Mapping[str, Any]) -> AsyncIterator[EngineResponse]:
+    async with lease.client.request("POST", path, _encode(body)) as response:
+        if response.status == 200:
+            yield response
+            return
+        data = await response.read()
+    if response.status == 400 and _BUDGET in body and _BUDGET.encode() in data:
+        # For some models, and servers without a reasoning parser, the engine can limit no thinking. It is only a wish.
+        unlimited = {name: value for name, value in body.items() if name != _BUDGET}
+        async with _post(lease, exchange, path, unlimited) as response:
+            yield response
+        return
+    if response.status == 404:
+        raise missing_in_engine(exchange.wanted, data, "chat")
+    raise ApiError(*failure_text(response.status, data))
+
+
+routes = [
+    Route("/v1/messages", messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
+]

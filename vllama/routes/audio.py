@@ -1,0 +1,115 @@
+"""OpenAI's transcriptions and translations of sound: the form is handed on to the engine."""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import msgspec
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive
+
+from vllama.errors import ApiError
+from vllama.models.catalogue import Model
+from vllama.routes._abilities import check_abilities
+from vllama.routes._edge import find_model
+from vllama.routes._relay import Handover, hand_over
+from vllama.scheduler import Lease
+
+MAX_FORM_BYTES = 256 * 2**20
+"""Of a whole form. What is above some hundred kilobytes waits in a file on disk."""
+MAX_FIELD_BYTES = 2**20
+"""Of a form's field that is no file."""
+
+
+class _Transcript(msgspec.Struct):
+    text: str = ""
+
+
+async def listen(request: Request) -> Response:
+    form = await _read_form(request)
+    try:
+        return await _hand_on(request, form)
+    finally:
+        await form.close()
+
+
+async def _read_form(request: Request) -> FormData:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "multipart/form-data":
+        raise ApiError(400, "failed to parse multipart form: request Content-Type isn't multipart/form-data")
+    bounded = Request(request.scope, _bounded(request))
+    try:
+        return await bounded.form(max_files=8, max_fields=256, max_part_size=MAX_FIELD_BYTES)
+    except HTTPException as error:
+        raise ApiError(400, f"failed to parse multipart form: {error.detail}") from None
+
+
+def _bounded(request: Request) -> Receive:
+    """The request's body as it comes, as long as it is not too large."""
+    taken = 0
+
+    async def receive() -> Message:
+        nonlocal taken
+        message = await request.receive()
+        taken += len(message.get("body", b""))
+        if taken > MAX_FORM_BYTES:
+            raise ApiError(413, f"the form is larger than {MAX_FORM_BYTES // 2**20} MiB")
+        return message
+
+    return receive
+
+
+async def _hand_on(request: Request, form: FormData) -> Response:
+    wanted = form.get("model")
+    if not isinstance(wanted, str) or not wanted.strip():
+        raise ApiError(400, "model is required")
+    sound = form.get("file")
+    if not isinstance(sound, UploadFile):
+        raise ApiError(400, "file is required: http: no such file")
+    if not sound.size:
+        raise ApiError(400, "audio file is empty")
+    model = await find_model(request, wanted)
+    check_abilities(model, {"audio"})
+
+    def engine_form(lease: Lease) -> aiohttp.FormData:
+        check_abilities(lease.model, {"audio"})
+        return _copy(form, lease.model)
+
+    handover = Handover(model, wanted, request.url.path, engine_form, action="audio")
+    reply = await hand_over(request, handover)
+    return _as_text(reply) if form.get("response_format") == "text" else reply
+
+
+def _as_text(reply: Response) -> Response:
+    """The text alone, which the engine wraps in an object whatever it is asked for; a stream stays what it is."""
+    if reply.media_type != "application/json":
+        return reply
+    return PlainTextResponse(msgspec.json.decode(reply.body, type=_Transcript).text)
+
+
+def _copy(form: FormData, model: Model) -> aiohttp.FormData:
+    """The form under the engine's name for the model."""
+    copy = aiohttp.FormData(default_to_multipart=True)
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            kind = value.content_type or "application/octet-stream"
+            copy.add_field(name, _pieces(value), filename=value.filename or name, content_type=kind)
+        elif name != "model":
+            copy.add_field(name, value)
+    copy.add_field("model", model.engine_name)
+    return copy
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    """Its content, read without blocking where it lies on disk."""
+    while piece := await file.read(2**16):
+        yield piece
+
+
+routes = [
+    Route("/v1/audio/transcriptions", listen, methods=["POST"]),
+    Route("/v1/audio/translations", listen, methods=["POST"]),
+]

@@ -1,0 +1,233 @@
+"""OpenAI's requests for chats and completions: checked and completed as Ollama does; and the engine's replies to them.
+
+The engine speaks OpenAI's protocol itself. What is not looked at here it gets, and gives, as it came.
+"""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from vllama.errors import ApiError
+from vllama.models.modelfile import Modelfile
+from vllama.translate.openai_messages import Object, abilities, kind, read_messages
+from vllama.translate.options import check_options, sampling_parameters
+from vllama.translate.spacing import Trimmer
+from vllama.wire.openai_requests import ChatRequest, CompletionRequest, Sampled
+
+FINGERPRINT = "fp_ollama"
+
+DEFAULTS: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0}
+"""OpenAI's, which Ollama puts above a Modelfile's parameters."""
+
+_EFFORTS: dict[str, bool | str] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+    "ultra": "max",
+    "max": "max",
+}
+_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty")
+_LARGEST_LIMIT = 2**31 - 1
+_WITH_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+_NAMELESS = {"name": "response"}
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+Think = bool | str | None
+"""Whether to think, or how hard; None where the client does not say."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat that is fit for the engine but for what depends on the model.
+
+    members: of the client's body, by name. options: by Ollama's names. needs: capabilities.
+    """
+
+    members: Mapping[str, Any]
+    messages: Sequence[Object]
+    options: Mapping[str, Any]
+    think: Think
+    needs: frozenset[str]
+    template_variables: Mapping[str, Any]
+
+
+def read_chat(members: Mapping[str, Any], request: ChatRequest) -> Chat:
+    """members, request: the same body, undecoded and decoded. Raises ApiError 400 for what cannot be asked."""
+    if not request.messages:
+        raise ApiError(400, "[] is too short - 'messages'")
+    messages = read_messages(request.messages)
+    effort = request.reasoning.effort if request.reasoning else None
+    limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+    if not 0 <= (request.top_logprobs or 0) <= 20:
+        raise ApiError(400, "top_logprobs must be between 0 and 20")
+    # What has no meaning without another member Ollama does not look at, and the engine refuses.
+    conditional: dict[str, Any] = {"stream_options": request.stream, "top_logprobs": request.logprobs}
+    conditional |= dict.fromkeys(_WITH_TOOLS, request.tools)
+    dropped = {"reasoning", "reasoning_effort", "max_completion_tokens"}
+    dropped.update(name for name, used in conditional.items() if not used)
+    return Chat(
+        members={name: value for name, value in members.items() if name not in dropped}
+        | _named_format(request.response_format),
+        messages=messages,
+        options=read_options(request, limit),
+        think=read_effort(effort or request.reasoning_effort),
+        needs=frozenset(abilities(messages) | ({"tools"} if request.tools else set())),
+        template_variables=request.chat_template_kwargs or {},
+    )
+
+
+def chat_body(chat: Chat, modelfile: Modelfile, *, thinks: bool, context_length: int | None) -> Object:
+    """What the engine is asked, without `model`. thinks: the model can think, so it does unless the client objects."""
+    body = complete(chat.members, {**modelfile.parameters, **DEFAULTS, **chat.options}, context_length)
+    body["messages"] = [*preamble(modelfile, chat.messages), *chat.messages]
+    if thinks:
+        body["chat_template_kwargs"] = {**thinking_variables(chat.think), **chat.template_variables}
+        if isinstance(chat.think, str):
+            body["reasoning_effort"] = chat.think
+    return body
+
+
+def completion_body(
+    members: Mapping[str, Any], request: CompletionRequest, modelfile: Modelfile, context_length: int | None
+) -> Object:
+    """What the engine is asked to continue: the bare prompt, to its end where the client gives no limit."""
+    options = {**modelfile.parameters, **DEFAULTS, **read_options(request, request.max_tokens)}
+    dropped = {name for name, used in (("suffix", request.suffix), ("stream_options", request.stream)) if not used}
+    body = complete({name: value for name, value in members.items() if name not in dropped}, options, context_length)
+    if request.echo and request.max_tokens == 0:
+        return body | {"max_tokens": 0}  # how the probabilities of a given text are asked for
+    return {"max_tokens": context_length} | body if context_length else body
+
+
+def read_effort(effort: str | None) -> Think:
+    """How hard to think. Raises ApiError 400 in Ollama's words."""
+    if not effort:
+        return None
+    if effort not in _EFFORTS:
+        allowed = '"minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none"'
+        raise ApiError(400, f"invalid reasoning value: {_encode(effort).decode()} (must be {allowed})")
+    return _EFFORTS[effort]
+
+
+def read_options(request: Sampled, limit: int | None) -> Object:
+    """What a request says about sampling, by Ollama's names. limit: the most tokens to generate."""
+    named: Object = {name: getattr(request, name) for name in _OPTIONS}
+    named |= {"repeat_penalty": request.repetition_penalty, "stop": _stop(request.stop)}
+    named["num_predict"] = None if limit is None else min(max(limit, -1), _LARGEST_LIMIT)
+    try:
+        return check_options(named)
+    except ApiError as error:
+        raise ApiError(400, error.message) from None
+
+
+def complete(members: Mapping[str, Any], options: Mapping[str, Any], context_length: int | None) -> Object:
+    """The members with the options in the engine's names and ranges."""
+    sampling = sampling_parameters(check_options(options))
+    if context_length is not None and sampling.get("max_tokens", 0) > context_length:
+        sampling["max_tokens"] = context_length
+    replaced = {*_OPTIONS, "repetition_penalty", "stop", "max_tokens"}
+    return {name: value for name, value in members.items() if name not in replaced} | sampling
+
+
+def preamble(modelfile: Modelfile, messages: Sequence[Object]) -> list[Object]:
+    """What a Modelfile puts before a conversation: its system text where there is none yet, and its messages."""
+    before = [{"role": role, "content": content} for role, content in modelfile.messages]
+    if modelfile.system and not (messages and messages[0].get("role") == "system"):
+        before.insert(0, {"role": "system", "content": modelfile.system})
+    return before
+
+
+def thinking_variables(think: Think) -> Object:
+    """For chat templates, which differ in the variable's name; an unknown one is not read."""
+    return {"enable_thinking": think is not False, "thinking": think is not False}
+
+
+def _stop(value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    texts = [value] if isinstance(value, str) else value
+    wrong = next((text for text in texts if not isinstance(text, str)), None) if isinstance(texts, list) else texts
+    if wrong is not None or (isinstance(texts, list) and None in texts):
+        raise ApiError(400, f"invalid type for 'stop' field: {kind(wrong)}")
+    return list(texts)
+
+
+def _named_format(response_format: Object | None) -> Object:
+    """The engine wants a name for a schema, Ollama does not."""
+    if not response_format or not isinstance(schema := response_format.get("json_schema"), dict):
+        return {}
+    return {"response_format": response_format | {"json_schema": _NAMELESS | schema}}
+
+
+NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def load_reply(model: str, created: int) -> Object:
+    """What an empty prompt is answered, which only loads the model."""
+    return {
+        "id": f"cmpl-{secrets.token_hex(8)}",
+        "object": "text_completion",
+        "created": created,
+        "model": model,
+        "system_fingerprint": FINGERPRINT,
+        "choices": [{"text": "", "index": 0, "finish_reason": "load"}],
+    }
+
+
+class ChatReply:
+    """Makes the engine's replies to one chat, whole or streamed, what Ollama's clients expect."""
+
+    def __init__(self, model: str) -> None:
+        self._common = {"model": model, "system_fingerprint": FINGERPRINT}
+        self._trimmers: defaultdict[int, Trimmer] = defaultdict(Trimmer)
+
+    def whole(self, data: bytes) -> bytes:
+        reply = _decode(data) | self._common
+        for choice in reply.get("choices") or ():
+            message = choice["message"]
+            self._tidy(message, choice.get("index", 0))
+            message["content"] = message.get("content") or ""
+            for index, call in enumerate(message.get("tool_calls") or ()):
+                call["index"] = index
+        return _encode(reply)
+
+    def event(self, data: bytes) -> bytes:
+        """The event for an event's data, empty where nothing is left to say."""
+        chunk = _decode(data) | self._common
+        if choices := chunk.get("choices"):
+            chunk["choices"] = [choice for choice in choices if self._says_something(choice)]
+            if not chunk["choices"]:
+                return b""
+        return b"data: " + _encode(chunk) + b"\n\n"
+
+    def _says_something(self, choice: Object) -> bool:
+        delta = choice["delta"]
+        if not delta:
+            return True  # the end
+        self._tidy(delta, choice.get("index", 0))
+        if delta.get("content") is None:
+            delta["content"] = ""
+        for call in delta.get("tool_calls") or ():
+            call["function"].setdefault("arguments", "")
+        return bool(
+            delta.get("reasoning") or delta["content"] or len(delta) > 1
+            or choice.get("finish_reason") or choice.get("logprobs") or choice.get("token_ids")
+        )  # fmt: skip
+
+    def _tidy(self, message: Object, index: int) -> None:
+        trimmer = self._trimmers[index]
+        if thinking := message.pop("reasoning", None):
+            message["reasoning"] = trimmer.thinking(thinking)
+            if not message["reasoning"]:
+                del message["reasoning"]
+        if content := message.get("content"):
+            message["content"] = trimmer.answer(content)

@@ -1,0 +1,326 @@
+"""OpenAI's requests for responses: checked and completed as Ollama does; and the engine's replies to them.
+
+Thinking goes out as Ollama sends it: as a reasoning item's summary, and as its `encrypted_content`, which clients send
+back unread. A client that sends it back gives it to the model again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from vllama.errors import ApiError
+from vllama.models.modelfile import Modelfile
+from vllama.translate.openai import Think, complete, preamble, read_effort, read_options, thinking_variables
+from vllama.translate.openai_messages import Object, call_arguments, check_image, kind
+from vllama.translate.spacing import Trimmer
+from vllama.wire.openai_requests import ResponsesRequest
+
+_DEFAULTS = {"temperature": 1.0}
+"""OpenAI's, which Ollama puts above a Modelfile's parameters."""
+
+_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+_ENGINE_ITEMS = ("custom_tool_call", "custom_tool_call_output")
+_TEXTS = ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text")
+_INCLUDED = ("message.output_text.logprobs",)
+_SUMMARY_EVENTS = {
+    "response.reasoning_text.delta": "response.reasoning_summary_text.delta",
+    "response.reasoning_text.done": "response.reasoning_summary_text.done",
+    "response.content_part.added": "response.reasoning_summary_part.added",
+    "response.content_part.done": "response.reasoning_summary_part.done",
+}
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that is fit for the engine but for what depends on the model.
+
+    members: of the client's body, by name. options: by Ollama's names. needs: capabilities.
+    """
+
+    members: Mapping[str, Any]
+    items: Sequence[Object]
+    instructions: str
+    options: Mapping[str, Any]
+    reasoning: Object
+    think: Think
+    needs: frozenset[str]
+    template_variables: Mapping[str, Any]
+
+
+def read_response_request(members: Mapping[str, Any], request: ResponsesRequest) -> Asked:
+    """members, request: the same body, undecoded and decoded. Raises ApiError 400 for what cannot be asked."""
+    for name in ("previous_response_id", "conversation"):
+        if name in members:
+            raise ApiError(
+                400, f"{name}: responses are not kept after their reply: send the whole conversation as input"
+            )
+    items = _read_input(request.input)
+    effort = (request.reasoning or {}).get("effort")
+    if not isinstance(effort, str | None):
+        raise ApiError(400, "reasoning.effort: expected string")
+    # In the background, and remembered, is what no Ollama does: the answer comes at once, and whole.
+    dropped = {"background", "include", "max_output_tokens", "reasoning"}
+    if not request.tools:
+        dropped |= {"tools", "tool_choice", "parallel_tool_calls"}
+    kept = {name: value for name, value in members.items() if name not in dropped}
+    if included := [name for name in request.include or () if name in _INCLUDED]:
+        kept["include"] = included
+    if request.tools:
+        kept["tools"] = [_read_tool(tool) for tool in request.tools]
+    return Asked(
+        members=kept | _named_format(request.text),
+        items=items,
+        instructions=request.instructions or "",
+        options=read_options(request, request.max_output_tokens),
+        reasoning=request.reasoning or {},
+        think=read_effort(effort),
+        needs=frozenset(({"vision"} if _show_images(items) else set()) | ({"tools"} if request.tools else set())),
+        template_variables=request.chat_template_kwargs or {},
+    )
+
+
+def response_body(asked: Asked, modelfile: Modelfile, *, thinks: bool, context_length: int | None) -> Object:
+    """What the engine is asked, without `model`. thinks: the model can think, so it does unless the client objects."""
+    body = complete(asked.members, {**modelfile.parameters, **_DEFAULTS, **asked.options}, context_length)
+    if "max_tokens" in body:
+        body["max_output_tokens"] = body.pop("max_tokens")
+    first = [{"role": "system", "content": asked.instructions}] if asked.instructions else asked.items
+    body["input"] = [*preamble(modelfile, first), *asked.items]
+    if thinks:
+        body["chat_template_kwargs"] = {**thinking_variables(asked.think), **asked.template_variables}
+        if asked.think is not None:
+            body["reasoning"] = asked.reasoning | {"effort": asked.think or "none"}
+    return body
+
+
+def _read_input(value: Any) -> list[Object]:
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list):
+        raise ApiError(400, f"input must be a string or array: got {kind(value)}")
+    if not value:
+        raise ApiError(400, "input must be a string or array: the array is empty")
+    return [item for index, given in enumerate(value) for item in _read_item(given, f"input[{index}]")]
+
+
+def _read_item(item: Any, where: str) -> list[Object]:
+    """The item as the engine wants it; none for what is only a record."""
+    if not isinstance(item, dict):
+        raise ApiError(400, f"{where}: expected object")
+    item = {name: value for name, value in item.items() if value is not None}
+    match item.get("type", "message" if "role" in item else None):
+        case None:
+            raise ApiError(400, f"{where}: input item missing required 'type' field")
+        case "message":
+            return [_read_message(item, where)]
+        case "reasoning":
+            return _read_reasoning(item, where)
+        case "function_call":
+            return [_read_call(item, where)]
+        case "web_search_call":
+            return []
+        case other if other in (*_ITEMS, *_ENGINE_ITEMS):
+            return [item]
+        case other:
+            raise ApiError(400, f"{where}: unknown input item type: {_encode(other).decode()}")
+
+
+def _read_message(item: Object, where: str) -> Object:
+    if not isinstance(item.get("role"), str):
+        raise ApiError(400, f"{where}.role: expected string")
+    content = item.get("content")
+    if not isinstance(content, str | list):
+        raise ApiError(400, f"{where}.content: expected string or array")
+    if isinstance(content, list):
+        for index, part in enumerate(content):
+            _check_part(part, f"{where}.content[{index}]")
+    read = {"type": "message", "role": item["role"].lower(), "content": content}
+    if read["role"] == "assistant" and isinstance(content, list):
+        # The engine reads only the first part of what a model said.
+        read["content"] = "".join(part.get("text") or part.get("refusal", "") for part in content)
+    return read
+
+
+def _check_part(part: Any, where: str) -> None:
+    if not isinstance(part, dict):
+        raise ApiError(400, f"{where}: expected object")
+    match part.get("type"):
+        case "input_image":
+            if not isinstance(url := part.get("image_url"), str):
+                raise ApiError(400, f"{where}.image_url: expected string")
+            check_image(url)
+        case "input_file":
+            raise ApiError(400, "file inputs are not currently supported")
+        case other if other not in _TEXTS:
+            raise ApiError(400, f"{where}: unknown content type: {other}")
+        case _ if not isinstance(part.get("text", part.get("refusal")), str):
+            raise ApiError(400, f"{where}.text: expected string")
+
+
+def _read_reasoning(item: Object, where: str) -> list[Object]:
+    """Thinking that the model is to see again, from wherever it can be read."""
+    text = _joined(item.get("content")) or _joined(item.get("summary")) or item.get("encrypted_content", "")
+    if not isinstance(text, str):
+        raise ApiError(400, f"{where}.encrypted_content: expected string")
+    if not text:
+        return []
+    content = [{"type": "reasoning_text", "text": text}]
+    return [{"type": "reasoning", "id": str(item.get("id", where)), "summary": [], "content": content}]
+
+
+def _read_call(item: Object, where: str) -> Object:
+    for name in ("call_id", "name"):
+        if not isinstance(item.get(name), str):
+            raise ApiError(400, f"{where}.{name}: expected string")
+    try:
+        return item | {"arguments": call_arguments(item.get("arguments"))}
+    except ApiError:
+        raise ApiError(400, f"{where}: failed to parse function call arguments: expected a JSON object") from None
+
+
+def _read_tool(tool: Object) -> Object:
+    """The engine cannot hold a model to a tool's grammar, so the model is told of it."""
+    grammar = tool.get("format")
+    if tool.get("type") != "custom" or not isinstance(grammar, dict) or grammar.get("type") != "grammar":
+        return tool
+    rules = f"Its input follows this {grammar.get('syntax', '')} grammar:\n{grammar.get('definition', '')}"
+    described = f"{tool.get('description') or ''}\n\n{rules}".strip()
+    return tool | {"description": described, "format": {"type": "text"}}
+
+
+def _joined(parts: Any) -> str:
+    texts = (part.get("text") for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _show_images(items: Sequence[Object]) -> bool:
+    messages = (item for item in items if item.get("type") == "message")
+    contents = (message["content"] for message in messages if isinstance(message["content"], list))
+    return any(part.get("type") == "input_image" for content in contents for part in content)
+
+
+def _named_format(text: Object | None) -> Object:
+    """The engine wants a name for a schema, Ollama does not."""
+    if not text or not isinstance(wanted := text.get("format"), dict) or wanted.get("type") != "json_schema":
+        return {}
+    return {"text": text | {"format": {"name": "response"} | wanted}}
+
+
+class ResponseReply:
+    """Makes the engine's reply to one request, whole or streamed, what Ollama's clients expect.
+
+    A message that is nothing but the white space after a model's thinking is left out, so events are numbered anew.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._trimmer = Trimmer()
+        self._held: list[Object] = []  # announces a message that has said nothing yet
+        self._left_out = 0
+        self._sent = 0
+        self._last: Object = {}
+
+    def whole(self, data: bytes) -> bytes:
+        return _encode(self._tidy_response(_decode(data)))
+
+    def event(self, data: bytes) -> bytes:
+        """The events for an event's data, as a stream has them; empty where nothing is left to say."""
+        return b"".join(self._written(event) for event in self._adapted(_decode(data)))
+
+    def failure(self, message: str) -> bytes:
+        """What ends a stream that cannot go on: the error, and the response that failed of it."""
+        error = {"code": "server_error", "message": message}
+        events: list[Object] = [{"type": "error", **error, "param": None, "error": error}]
+        if self._last:
+            events.append({"type": "response.failed", "response": self._last | {"status": "failed", "error": error}})
+        return b"".join(self._written(event) for event in events)
+
+    def _written(self, event: Object) -> bytes:
+        event["sequence_number"] = self._sent
+        self._sent += 1
+        if "output_index" in event:
+            event["output_index"] -= self._left_out
+        return f"event: {event['type']}\ndata: ".encode() + _encode(event) + b"\n\n"
+
+    def _adapted(self, event: Object) -> list[Object]:
+        if isinstance(event.get("response"), dict):
+            self._last = event["response"] = self._tidy_response(event["response"])
+            return [event]
+        subject = event.get("item") or event.get("part") or {}
+        match event["type"].rpartition(".")[2], subject.get("type"):
+            case _, "reasoning" | "reasoning_text":
+                return [self._reasoning_event(event)]
+            case "added", "message" | "output_text":
+                self._held.append(event)
+                return []
+            case "done", "message" if self._held:
+                self._held.clear()
+                self._left_out += 1
+                return []
+        if event["type"].startswith("response.reasoning_text."):
+            return self._thinking(event)
+        if event["type"] == "response.output_text.delta":
+            event["delta"] = self._trimmer.answer(event["delta"])
+            return [*self._released(), event] if event["delta"] else []
+        if self._held and event["type"] in ("response.output_text.done", "response.content_part.done"):
+            return []
+        return [*self._released(), _trimmed_end(event)]
+
+    def _released(self) -> list[Object]:
+        held, self._held = self._held, []
+        return held
+
+    def _thinking(self, event: Object) -> list[Object]:
+        if "delta" in event:
+            event["delta"] = self._trimmer.thinking(event["delta"])
+            if not event["delta"]:
+                return []
+        else:
+            event["text"] = event["text"].strip()
+        return [_as_summary(event)]
+
+    def _reasoning_event(self, event: Object) -> Object:
+        if "item" in event:
+            return event | {"item": _tidy_item(event["item"])}
+        return _as_summary(event | {"part": {"type": "summary_text", "text": event["part"]["text"].strip()}})
+
+    def _tidy_response(self, response: Object) -> Object:
+        items = [_tidy_item(item) for item in response.get("output") or ()]
+        output = [item for item in items if item.get("type") != "message" or item["content"]]
+        return response | {"model": self._model, "output": output}
+
+
+def _as_summary(event: Object) -> Object:
+    index = event.pop("content_index", 0)
+    return event | {"type": _SUMMARY_EVENTS[event["type"]], "summary_index": index}
+
+
+def _tidy_item(item: Object) -> Object:
+    if item.get("type") == "reasoning":
+        text = _joined(item.pop("content", None)).strip()
+        summary = [{"type": "summary_text", "text": text}] if text else []
+        return item | {"summary": summary, "encrypted_content": text or None}
+    if item.get("type") == "message":
+        parts = [_trimmed_part(part) for part in item["content"]]
+        return item | {"content": [part for part in parts if part.get("text", "-")]}
+    return item
+
+
+def _trimmed_end(event: Object) -> Object:
+    """The event that repeats what a message or its part has said."""
+    if isinstance(event.get("item"), dict):
+        return event | {"item": _tidy_item(event["item"])}
+    if isinstance(event.get("part"), dict):
+        return event | {"part": _trimmed_part(event["part"])}
+    if event["type"] == "response.output_text.done":
+        return _trimmed_part(event)
+    return event
+
+
+def _trimmed_part(part: Object) -> Object:
+    return part | {"text": part["text"].lstrip()} if isinstance(part.get("text"), str) else part

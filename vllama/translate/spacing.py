@@ -1,0 +1,27 @@
+"""The white space that models put around their thinking, which no client wants to see."""
+
+
+class Trimmer:
+    """Drops the white space around one reply's thinking, and before the answer that follows it, while both grow."""
+
+    def __init__(self) -> None:
+        self._thought = False
+        self._thinking_begun = False
+        self._held_space = ""  # ends the thinking so far: dropped unless more thinking follows
+        self._answer_begun = False
+
+    def thinking(self, text: str) -> str:
+        """What the next part of the thinking adds to it."""
+        self._thought = True
+        text = self._held_space + text if self._thinking_begun else text.lstrip()
+        kept = text.rstrip()
+        self._held_space = text[len(kept) :]
+        self._thinking_begun = self._thinking_begun or bool(kept)
+        return kept
+
+    def answer(self, text: str) -> str:
+        """What the next part of the answer adds to it."""
+        if self._thought and not self._answer_begun:
+            text = text.lstrip()
+        self._answer_begun = self._answer_begun or bool(text)
+        return text
