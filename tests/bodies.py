@@ -1,8 +1,6 @@
 """Random requests that are valid, made from the types that the gateway reads them into: a new field joins by itself."""
 
 import base64
-import importlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
@@ -10,6 +8,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 from hypothesis import strategies as st
+
+from vllama.wire import anthropic, embed, ollama
+from vllama.wire import openai_requests as openai
 
 Strategy = st.SearchStrategy[Any]
 
@@ -126,57 +127,40 @@ def _is_valid(value: Any, type_: Any) -> bool:
 class Endpoint:
     """A route that takes JSON.
 
-    good: a request that succeeds. struct: what reads it, by its place in `vllama.wire`. own: what members may hold
-    that the struct does not know, or not well enough.
+    struct: what reads the request. good: one that succeeds. own: what members may hold that the struct does not name.
     """
 
     path: str
+    struct: type[msgspec.Struct]
     good: Mapping[str, Any]
-    struct: str = ""
     own: Mapping[str, Strategy] = field(default_factory=dict)
 
     def bodies(self) -> Strategy:
         """Whatever `good` has is there, if with another value: without it nothing else would be looked at."""
         own = {name: VALUES[name] for name in self.good if name in VALUES} | dict(self.own) | {"model": MODELS}
-        struct = _find_struct(self.struct)
-        random = some_of(**own) if struct is None else of_struct(struct, **own)
-        return random.map(lambda body: {**self.good, **body})
-
-
-def _find_struct(place: str) -> type[msgspec.Struct] | None:
-    module, _, name = place.rpartition(".")
-    if not module or importlib.util.find_spec(f"vllama.wire.{module}") is None:
-        return None
-    struct: type[msgspec.Struct] = getattr(importlib.import_module(f"vllama.wire.{module}"), name)
-    return struct
+        return of_struct(self.struct, **own).map(lambda body: {**self.good, **body})
 
 
 _SAY_HELLO = [{"role": "user", "content": "Hello!"}]
-_SAMPLING = {"stream": st.booleans(), "temperature": FLOATS, "top_p": FLOATS, "seed": INTEGERS, "max_tokens": INTEGERS}
+_TOOLS = {"tools": VALUES["tools"], "tool_choice": VALUES["tool_choice"]}
 
 ENDPOINTS = (
-    Endpoint("/api/generate", {"model": "demo", "prompt": "Hello!"}, "ollama.GenerateRequest"),
-    Endpoint("/api/chat", {"model": "demo", "messages": _SAY_HELLO}, "ollama.ChatRequest"),
-    Endpoint("/api/show", {"model": "demo"}, "ollama.ShowRequest"),
-    Endpoint("/api/embed", {"model": "demo-embed", "input": "Hello!"}, "embed.EmbedRequest"),
-    Endpoint("/api/embeddings", {"model": "demo-embed", "prompt": "Hello!"}, "embed.EmbeddingsRequest"),
-    Endpoint("/api/tokenize", {"model": "demo", "content": "Hello!"}, "embed.TokenizeRequest"),
-    Endpoint("/api/detokenize", {"model": "demo", "tokens": [1, 2]}, "embed.DetokenizeRequest"),
-    Endpoint(
-        "/v1/chat/completions",
-        {"model": "demo", "messages": _SAY_HELLO},
-        "openai_requests.ChatRequest",
-        _SAMPLING | {"tools": VALUES["tools"], "tool_choice": VALUES["tool_choice"]},
-    ),
-    Endpoint("/v1/completions", {"model": "demo", "prompt": "Hello!"}, "openai_requests.CompletionRequest", _SAMPLING),
-    Endpoint("/v1/responses", {"model": "demo", "input": "Hello!"}, "openai_requests.ResponsesRequest", _SAMPLING),
-    Endpoint(
-        "/v1/embeddings",
-        {"model": "demo-embed", "input": "Hello!"},
-        "embed.OpenAIEmbeddingsRequest",
-        {"encoding_format": VALUES["encoding_format"]},
-    ),
-    Endpoint("/v1/rerank", {"model": "demo-embed", "query": "a", "documents": ["b"]}, "embed.RerankRequest"),
-    Endpoint("/v1/messages", {"model": "demo", "max_tokens": 9, "messages": _SAY_HELLO}, "anthropic.MessagesRequest"),
-    Endpoint("/v1/messages/count_tokens", {"model": "demo", "messages": _SAY_HELLO}, "anthropic.MessagesRequest"),
+    Endpoint("/api/generate", ollama.GenerateRequest, {"model": "demo", "prompt": "Hello!"}),
+    Endpoint("/api/chat", ollama.ChatRequest, {"model": "demo", "messages": _SAY_HELLO}),
+    Endpoint("/api/show", ollama.ShowRequest, {"model": "demo"}),
+    Endpoint("/api/embed", embed.EmbedRequest, {"model": "demo-embed", "input": "Hello!"}),
+    Endpoint("/api/embeddings", embed.EmbeddingsRequest, {"model": "demo-embed", "prompt": "Hello!"}),
+    Endpoint("/api/tokenize", embed.TokenizeRequest, {"model": "demo", "content": "Hello!"}),
+    Endpoint("/api/detokenize", embed.DetokenizeRequest, {"model": "demo", "tokens": [1, 2]}),
+    Endpoint("/tokenize", embed.TokenizeRequest, {"model": "demo", "prompt": "Hello!"}),
+    Endpoint("/detokenize", embed.DetokenizeRequest, {"model": "demo", "tokens": [1, 2]}),
+    Endpoint("/v1/chat/completions", openai.ChatRequest, {"model": "demo", "messages": _SAY_HELLO}, _TOOLS),
+    Endpoint("/v1/completions", openai.CompletionRequest, {"model": "demo", "prompt": "Hello!"}),
+    Endpoint("/v1/responses", openai.ResponsesRequest, {"model": "demo", "input": "Hello!"}),
+    Endpoint("/v1/embeddings", embed.OpenAIEmbeddingsRequest, {"model": "demo-embed", "input": "Hello!"}),
+    Endpoint("/v1/rerank", embed.RerankRequest, {"model": "demo-embed", "query": "a", "documents": ["b"]}),
+    Endpoint("/v1/score", embed.ScoreRequest, {"model": "demo-embed", "text_1": "a", "text_2": "b"}),
+    Endpoint("/v1/systemone", ollama.DecisionRequest, {"model": "demo", "state": "x", "questions": {"a": {}}}),
+    Endpoint("/v1/messages", anthropic.MessagesRequest, {"model": "demo", "max_tokens": 9, "messages": _SAY_HELLO}),
+    Endpoint("/v1/messages/count_tokens", anthropic.MessagesRequest, {"model": "demo", "messages": _SAY_HELLO}),
 )

@@ -44,6 +44,11 @@ SCENARIOS = {
     "OpenAI's chat, streamed": ("/v1/chat/completions", SAY_HELLO | STREAM),
     "OpenAI's chat, whole": ("/v1/chat/completions", SAY_HELLO),
     "OpenAI's completion, streamed": ("/v1/completions", PROMPT | STREAM),
+    "OpenAI's response, streamed": ("/v1/responses", {"model": "demo", "input": "Hello!"} | STREAM),
+    "Anthropic's message, streamed": ("/v1/messages", SAY_HELLO | {"max_tokens": 9} | STREAM),
+    "Anthropic's message, whole": ("/v1/messages", SAY_HELLO | {"max_tokens": 9}),
+    "embed": ("/api/embed", {"model": "demo-embed", "input": "Hello!"}),
+    "rerank": ("/v1/rerank", {"model": "demo-embed", "query": "Hello!", "documents": ["Hi!"]}),
     "OpenAI's embeddings": ("/v1/embeddings", {"model": "demo-embed", "input": "Hello!"}),
 }
 
