@@ -205,7 +205,7 @@ async def test_a_request_that_ends_anywhere_is_aborted_in_the_engine(
     async with contextlib.aclosing(Place(models, engine)) as place:
         await request(place, scenario).run()
         engine.answer = answer_endlessly
-        for last in range(1, 50):
+        for last in range(1, 40):
             asked = len(engine.asked)
             visit = request(place, scenario)
             tasks = await end_at(last, awaits, visit, cancel=cancel)

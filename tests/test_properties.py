@@ -26,7 +26,7 @@ from vllama.models.names import parse
 from vllama.routes._dialects import ANTHROPIC, OLLAMA, dialect_of
 from vllama.scheduler import LocalScheduler
 
-VALID_OF_EACH = 100
+VALID_OF_EACH = 60
 ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:latest")
 """A model of which nothing is known, which is therefore asked for everything."""
 
@@ -180,7 +180,7 @@ async def describe(app: Starlette, path: str, body: bytes) -> str:
 def some_valid(endpoint: Endpoint) -> list[Any]:
     bodies = [dict(endpoint.good)]
 
-    @settings(max_examples=50, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @settings(max_examples=25, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
     @given(endpoint.bodies())
     def collect(body: Any) -> None:
         bodies.append(body)
