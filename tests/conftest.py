@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import shutil
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -25,6 +27,13 @@ from vllama.models.inspect import inspect
 from vllama.models.names import parse
 from vllama.protocol import Protocol
 from vllama.scheduler import LocalScheduler
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain HTTP: reading the authorities' certificates for each would take most of the tests' time."""
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # some tests look for what was left behind: the tests themselves were not
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -151,7 +160,9 @@ async def gateway_url(models: dict[str, Model], recorded_engines: Engines) -> As
 @pytest.fixture
 async def api(gateway_url: str, engines: Engines) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway before the recorded engines; models stay loaded from test to test."""
-    async with httpx.AsyncClient(base_url=gateway_url, timeout=1200 if RECORDING else 20, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=gateway_url, timeout=1200 if RECORDING else 20, trust_env=False, verify=NO_TLS
+    ) as client:
         yield client
 
 
@@ -212,6 +223,6 @@ async def alone(
     app, url = empty_app
     scheduler = LocalScheduler(prepare, keep_alive=0.0, max_queue=2)
     app.state.gateway = Gateway(Catalogue(models.values()), scheduler)
-    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as api:
+    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as api:
         yield Alone(url, api, engine, places, next_place, scheduler)
     await scheduler.close()

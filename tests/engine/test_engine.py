@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -123,7 +124,9 @@ async def test_a_first_prompt_without_an_answer_fails_the_start(make: Make) -> N
 async def test_a_silent_start_is_given_up(make: Make) -> None:
     began = time.monotonic()
     text = await failure_of(make(end="hang", ignore=True, stall_timeout=0.4))
-    assert "was given up: it wrote nothing for 0 s while starting: allow more with OLLAMA_LOAD_TIMEOUT" in text
+    assert re.search(
+        r"was given up: it wrote nothing for \d s while starting: allow more with OLLAMA_LOAD_TIMEOUT", text
+    )
     assert 0.4 <= time.monotonic() - began < 6
 
 
