@@ -134,6 +134,8 @@ def text_field(fields: Fields, name: str) -> str:
         return msgspec.json.decode(fields.get(name, b"null"), type=str | None) or ""
     except msgspec.ValidationError:
         raise ApiError(400, f"{name}: expected string") from None
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"{name}: {error}") from None
 
 
 async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:
