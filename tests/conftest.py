@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import os
 import shutil
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -27,6 +29,10 @@ from vllama.models.inspect import inspect
 from vllama.models.names import parse
 from vllama.protocol import Protocol
 from vllama.scheduler import LocalScheduler
+
+# The processes that these tests start would each compile all that they import.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of plain HTTP: reading the authorities' certificates for each would take most of the tests' time."""
