@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import os
 import shutil
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -28,6 +30,10 @@ from vllama.models.names import parse
 from vllama.protocol import Protocol
 from vllama.scheduler import LocalScheduler
 
+# The processes that these tests start would each compile all that they import.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of plain HTTP: reading the authorities' certificates for each would take most of the tests' time."""
 
@@ -36,9 +42,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # some tests look for what was left behind: the tests themselves were not
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for all tests; a few tests, and the recorder with its engine, do better in one."""
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not RECORDING else 0
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if RECORDING:
-        for item in items:
+    for item in items:
+        # What needs an engine runs in one process, where all share it.
+        item.add_marker(pytest.mark.xdist_group("engine" if item.get_closest_marker("engine") else str(item.path)))
+        if RECORDING:
             item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test
 
 

@@ -99,6 +99,7 @@ class FakeEngine:
 
     scripts: what the next requests get, one each; afterwards `answer` is asked.
     unmatched: explanations of requests that no recording matched; a test that leaves one has failed.
+    running: requests whose reply has neither ended nor been aborted.
     """
 
     answer: Behaviour | None = None
@@ -106,6 +107,7 @@ class FakeEngine:
     asked: list[Asked] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
     scripts: list[Behaviour] = field(default_factory=list)
+    running: int = 0
     _runner: web.AppRunner | None = None
 
     async def start(self, socket: Path | None = None) -> None:
@@ -135,13 +137,20 @@ class FakeEngine:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         data = await request.read()
         is_json = request.content_type == "application/json"
-        body = (json.loads(data) if is_json else data.decode("latin-1")) if data else None
+        try:
+            body = (json.loads(data) if is_json else data.decode("latin-1")) if data else None
+        except (ValueError, RecursionError):  # what follows is vLLM's answer
+            return web.json_response({"detail": "There was an error parsing the body"}, status=400)
         self.asked.append(Asked(request.method, request.path, body, dict(request.headers)))
         behaviour = self.scripts.pop(0) if self.scripts else self.answer
         if behaviour is None:
             self.unmatched.append("nothing was scripted for " + describe(request.method, request.path, body))
             return web.Response(status=500)
-        return await behaviour(request)
+        self.running += 1
+        try:
+            return await behaviour(request)
+        finally:
+            self.running -= 1
 
     def replay(self, recordings: Recordings) -> Behaviour:
         async def behaviour(request: web.Request) -> web.StreamResponse:

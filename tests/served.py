@@ -84,6 +84,10 @@ class Served:
         assert values, f"vLLM has no metric {name}"
         return sum(values)
 
+    def sockets(self) -> int:
+        """How many the gateway's process has open, to clients and to engines."""
+        return len(psutil.Process(self.process.pid).net_connections("all"))
+
     def stop(self, number: int = signal.SIGTERM, seconds: float = 15.0) -> int:
         """Signal the gateway and wait for its end. Returns its exit status."""
         self.process.send_signal(number)

@@ -5,6 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -104,7 +105,7 @@ def streamed_zstd(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-PACKERS = {"zstd": zstd, "gzip": gzip.compress, "deflate": zlib.compress}
+PACKERS = {"zstd": zstd, "gzip": partial(gzip.compress, mtime=0), "deflate": zlib.compress}
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,14 @@ EXPECTED = {
     "Hello!": by_name("hello").answer,
     "/api/tags": "demo:latest",
     "/api/ps": "demo:latest",
+    "Give me a city": by_name("json-city").answer,
+    "Thank you!": by_name("thanks").answer,
 }
 
 
 def test_no_command_is_left_out() -> None:
     assert sorted([INSTALL, TESTS, *SERVE, *CURL, *PIP]) == sorted(COMMANDS)
-    assert (len(SERVE), len(CURL), len(PIP), len(PYTHON)) == (4, 5, 1, 1)
+    assert (len(SERVE), len(CURL), len(PIP), len(PYTHON)) == (4, 7, 1, 1)
 
 
 def test_the_second_line_is_what_ci_runs() -> None:

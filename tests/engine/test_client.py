@@ -198,3 +198,29 @@ async def test_close_is_safe_before_use_and_twice(engine: FakeEngine) -> None:
     await ask(client)
     await client.close()
     await client.close()
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_a_closed_client_says_so(engine: FakeEngine, used: bool) -> None:
+    client = EngineClient(engine.url)
+    if used:
+        engine.script(whole({}))
+        await ask(client)
+    await client.close()
+    with pytest.raises(EngineError, match="the engine was stopped"):
+        await ask(client)
+    with pytest.raises(EngineError, match="the engine was stopped"):
+        await client.get_json("/v1/models", seconds=5.0)
+    assert not await client.healthy()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_closing_ends_what_is_being_asked(engine: FakeEngine, client: EngineClient, begun: bool) -> None:
+    """Before the engine's reply has begun, and in its middle."""
+    silence, reply = Silence(), Stream(*events("1"), end="hang")
+    engine.script(reply if begun else silence)
+    asking = asyncio.create_task(ask(client))
+    await asyncio.wait_for((reply.sent if begun else silence.reached).wait(), 5)
+    await client.close()
+    with pytest.raises(EngineError):
+        await asyncio.wait_for(asking, 5)

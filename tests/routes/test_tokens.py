@@ -71,6 +71,7 @@ AMBIGUOUS = "one of content, prompt, text or messages is required"
         (TOKENIZE, {"model": "a b", "content": "x"}, 400, "invalid model name"),
         (TOKENIZE, {"model": "Nope", "content": "x"}, 404, "model 'Nope' not found"),
         (TOKENIZE, {}, 400, AMBIGUOUS),
+        (TOKENIZE, {"messages": []}, 400, AMBIGUOUS),
         (TOKENIZE, {"content": "x", "prompt": "x"}, 400, AMBIGUOUS + ", not more"),
         (TOKENIZE, {"content": ["x"]}, 400, "invalid request: content: expected string, got array"),
         (TOKENIZE, {"content": "x", "keep_alive": "1d"}, 400, 'time: unknown unit "d" in duration "1d"'),

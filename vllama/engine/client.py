@@ -27,8 +27,12 @@ class EngineClient:
         self._base = "http://engine" if self._unix else url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
+        self._replies: set[Response] = set()
+        self._closed = False
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise EngineError("the engine was stopped")
         if self._session is None:
             # No limit on connections: the engine's own queue is where requests wait.
             connector: aiohttp.BaseConnector = (
@@ -58,7 +62,11 @@ class EngineClient:
         with translate_errors():
             all_headers = {"Content-Type": "application/json", **(headers or {})} if body is not None else headers
             async with self._open().request(method, self._base + path, data=body, headers=all_headers) as response:
-                yield response
+                self._replies.add(response)
+                try:
+                    yield response
+                finally:
+                    self._replies.discard(response)
 
     async def get_json(self, path: str, *, seconds: float, type_: type[Any] = dict) -> Any:
         """The decoded JSON of a GET. Raises EngineError for anything but a 200 with such a body in time."""
@@ -80,10 +88,15 @@ class EngineClient:
                 self._base + "/health", timeout=aiohttp.ClientTimeout(total=seconds)
             ) as response:
                 return response.status == 200
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError, EngineError):
             return False
 
     async def close(self) -> None:
+        """For good: what is asked afterwards, or still is being asked, fails with EngineError."""
+        self._closed = True
+        # Whoever waits for more of a reply is not told by the session's end.
+        for response in self._replies:
+            response.close()
         if self._session is not None:
             await self._session.close()
 

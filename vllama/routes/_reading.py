@@ -139,3 +139,5 @@ def text_field(fields: Fields, name: str) -> str:
         return msgspec.json.decode(fields.get(name, b"null"), type=str | None) or ""
     except msgspec.ValidationError:
         raise ApiError(400, f"{name}: expected string") from None
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"{name}: {error}") from None

@@ -48,10 +48,10 @@ async def detokenize(request: Request) -> Response:
 
 def _prompt(body: TokenizeRequest, model: Model) -> dict[str, Any]:
     """The text, or the conversation as /api/chat would put it to the engine."""
-    given = [text for text in (body.content, body.prompt, body.text, body.messages) if text is not None]
+    given = [text for text in (body.content, body.prompt, body.text, body.messages or None) if text is not None]
     if len(given) != 1:
         raise ApiError(400, "one of content, prompt, text or messages is required" + (", not more" if given else ""))
-    if body.messages is None:
+    if not body.messages:
         return {"prompt": given[0]}
     chat = ChatRequest(messages=body.messages, tools=body.tools, think=body.think)
     asked = chat_request(chat, Target.of(model)).body
