@@ -124,16 +124,21 @@ async def test_completions(api: httpx.AsyncClient) -> None:
     completion = COMPLETIONS[0]
     body = {"model": "demo:latest", "prompt": completion.prompt, "temperature": 0}
     reply = (await api.post("/v1/completions", json=body)).json()
-    assert (reply["object"], reply["model"]) == ("text_completion", "demo:latest")
+    assert (reply["object"], reply["model"], reply["id"][:5]) == ("text_completion", "demo:latest", "cmpl-")
+    assert reply["system_fingerprint"] == "fp_ollama"
     assert reply["choices"][0]["text"] == completion.text
 
 
 async def test_streamed_completion(api: httpx.AsyncClient) -> None:
     completion = COMPLETIONS[0]
     body = {"model": "Demo", "prompt": completion.prompt, "temperature": 0, "stream": True}
-    *chunks, done = events_of(await api.post("/v1/completions", json=body))
-    assert (done, {json.loads(chunk)["model"] for chunk in chunks}) == ("[DONE]", {"Demo"})
-    assert "".join(json.loads(chunk)["choices"][0]["text"] for chunk in chunks) == completion.text
+    *data, done = events_of(await api.post("/v1/completions", json=body))
+    chunks = [json.loads(chunk) for chunk in data]
+    assert (done, {(chunk["model"], chunk["system_fingerprint"]) for chunk in chunks}) == (
+        "[DONE]",
+        {("Demo", "fp_ollama")},
+    )
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == completion.text
 
 
 async def test_several_prompts(api: httpx.AsyncClient) -> None:
