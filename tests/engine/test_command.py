@@ -185,7 +185,7 @@ def test_arguments():
     assert arguments(settings()) == [
         "--model", "/models/chat", "--served-model-name", "chat", "--uds", "/run/vllama/1.sock",
         "--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log",
-        "--scheduling-policy", "priority", "--max-model-len", "auto",
+        "--generation-config", "vllm", "--scheduling-policy", "priority", "--max-model-len", "auto",
     ]  # fmt: skip
 
 

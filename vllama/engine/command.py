@@ -64,6 +64,8 @@ def vllm_arguments(
     arguments = ["--model", str(model), "--served-model-name", name, *address.flags]
     # Per-request metrics give true prefill and decode times; the access log would repeat the gateway's.
     arguments += ["--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    # Ollama's defaults hold: a checkpoint's own would come in wherever a request leaves vLLM's neutral value unsaid.
+    arguments += ["--generation-config", "vllm"]
     if not _names_any(user, ("--scheduling-policy",)):
         # Without priorities in the requests this is first come, first served; vLLM's default ignores them.
         arguments += ["--scheduling-policy", "priority"]
