@@ -182,6 +182,11 @@ def test_members_of_the_body(fields: dict[str, Any], expected: dict[str, Any]) -
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True, (None, 1024)),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, True, ("low", None)),
         ({"output_config": {"effort": "xhigh"}}, True, ("high", None)),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 9}, "output_config": {"effort": "max"}},
+            True,
+            ("max", 9),
+        ),
         ({"thinking": {"type": "new"}, "output_config": {"effort": "new"}}, True, (None, None)),
         ({"messages": [*SAY, {"role": "assistant", "content": "It is"}]}, False, (None, None)),
     ],
