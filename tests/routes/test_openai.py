@@ -15,8 +15,9 @@ from tests.conftest import Alone, Engines
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
 from vllama.errors import EngineError
-from vllama.models.catalogue import Model
+from vllama.models.catalogue import Catalogue, Model
 from vllama.models.modelfile import Modelfile
+from vllama.models.names import parse
 from vllama.translate.failure import CONTEXT_EXCEEDED
 
 HELLO = by_name("hello")
@@ -244,6 +245,17 @@ async def test_list_models(api: httpx.AsyncClient) -> None:
         assert list(card) == ["id", "object", "created", "owned_by"]
         assert (card["object"], card["owned_by"]) == ("model", "library")
         assert card["created"] > 1_600_000_000
+
+
+async def test_models_of_others_and_none(
+    alone: Alone, empty_app: tuple[Starlette, str], models: dict[str, Model]
+) -> None:
+    gateway = empty_app[0].state.gateway
+    gateway.catalogue = Catalogue([replace(models["demo"], name=parse("me/demo"))])
+    (card,) = (await alone.api.get("/v1/models")).json()["data"]
+    assert (card["id"], card["owned_by"]) == ("me/demo:latest", "me")
+    gateway.catalogue = Catalogue([])
+    assert (await alone.api.get("/v1/models")).json() == {"object": "list", "data": []}
 
 
 @pytest.mark.parametrize("name", ["demo", "DEMO", "demo:latest", "library/demo", "registry.ollama.ai/library/demo"])
