@@ -46,7 +46,9 @@ async def client_of(app: Starlette) -> Any:
         yield client
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/nothing", "/api/generate/x", "/v1/nothing", "/v1"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api", "/api/nothing", "/api/generate/x", "/v1/nothing", "/v1", "/v1/messages/x"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_unknown_paths(method: str, path: str) -> None:
     async with client_of(make_app(Places())) as client:
@@ -67,6 +69,8 @@ async def test_unknown_paths(method: str, path: str) -> None:
         ("GET", "/api/chat", "POST"),
         ("HEAD", "/api/generate", "POST"),
         ("PUT", "/v1/chat/completions", "POST"),
+        ("GET", "/v1/messages", "POST"),
+        ("GET", "/v1/responses", "POST"),
         ("HEAD", "/v1/models", "GET"),
         ("POST", "/v1/models/demo", "GET"),
     ],

@@ -51,6 +51,11 @@ async def test_a_body_over_the_limit(api: httpx.AsyncClient, path: str, error: o
     assert (reply.status_code, reply.json(), reply.headers["connection"]) == (413, error, "close")
 
 
+async def test_a_body_over_the_limit_in_anthropics_words(api: httpx.AsyncClient) -> None:
+    reply = await api.post("/v1/messages", content=b" " * (LIMIT + 1))
+    assert (reply.status_code, reply.json()["error"]) == (413, {"type": "request_too_large", "message": TEXT})
+
+
 async def read_until_closed(reader: asyncio.StreamReader) -> bytes:
     return await asyncio.wait_for(reader.read(), 5)
 

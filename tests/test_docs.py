@@ -26,6 +26,13 @@ in a shell).
 |---|---|---|---|---|
 """
 
+TAIL = """
+Of Ollama's own variables those named as an alias are read. All others are ignored, among them `OLLAMA_NUM_PARALLEL`
+(vLLM batches as many requests as fit: `max_num_seqs`), `OLLAMA_FLASH_ATTENTION`, `OLLAMA_KV_CACHE_TYPE` and
+`OLLAMA_GPU_OVERHEAD` (arguments for vLLM do such things), `OLLAMA_NO_CLOUD` and `OLLAMA_REMOTES` (there is no cloud
+behind this server), and `OLLAMA_API_KEY`, which is for clients.
+"""
+
 
 def _flag(name: str) -> str:
     special = {"vllm_args": "after `--`", "engine_profile": "`--profile`"}
@@ -48,7 +55,7 @@ def document() -> str:
         f"| `{name}` | `VLLAMA_{name.upper()}` | {_flag(name)} | {_default(field, name)} | {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
-    return HEAD + "\n".join(rows) + "\n"
+    return HEAD + "\n".join(rows) + "\n" + TAIL
 
 
 def test_every_setting_is_documented() -> None:

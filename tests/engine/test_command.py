@@ -185,13 +185,14 @@ def test_arguments():
     assert arguments(settings()) == [
         "--model", "/models/chat", "--served-model-name", "chat", "--uds", "/run/vllama/1.sock",
         "--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log",
-        "--scheduling-policy", "priority", "--max-model-len", "auto",
+        "--generation-config", "vllm", "--scheduling-policy", "priority", "--max-model-len", "auto",
     ]  # fmt: skip
 
 
-def test_the_users_own_scheduling_policy():
-    chosen = arguments(settings(vllm_args=["--scheduling-policy=fcfs"]))
-    assert [argument for argument in chosen if "scheduling-policy" in argument] == ["--scheduling-policy=fcfs"]
+@pytest.mark.parametrize(("flag", "value"), [("--scheduling-policy", "fcfs"), ("--generation-config", "auto")])
+def test_the_users_own_choice(flag, value):
+    chosen = arguments(settings(vllm_args=[f"{flag}={value}"]))
+    assert [argument for argument in chosen if flag in argument] == [f"{flag}={value}"]
 
 
 def test_addresses():

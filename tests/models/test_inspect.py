@@ -18,7 +18,7 @@ CHAT = '{% if tools %}<tool_call>{"name": {% endif %}{% if enable_thinking %}<th
 
 
 def test_a_chat_model(build: Build) -> None:
-    checkpoint = inspect(build(files={"chat_template.jinja": CHAT, "generation_config.json": {"temperature": 0.6}}))
+    checkpoint = inspect(build(files={"chat_template.jinja": CHAT}))
     assert checkpoint.architecture == "Qwen3ForCausalLM"
     assert checkpoint.model_type == "qwen3"
     assert checkpoint.families == ("qwen3",)
@@ -34,7 +34,6 @@ def test_a_chat_model(build: Build) -> None:
     assert checkpoint.capabilities == ("completion", "tools", "thinking")
     assert (checkpoint.parsers.tool_call, checkpoint.parsers.reasoning) == ("hermes", "qwen3")
     assert checkpoint.chat_template == CHAT
-    assert checkpoint.generation == {"temperature": 0.6}
     assert checkpoint.config["model_type"] == "qwen3"
 
 
@@ -535,7 +534,7 @@ def test_bad_indexes(build: Build, index: Any, told: str) -> None:
 
 def test_any_garbage_is_a_config_error(build: Build) -> None:
     """Every small file replaced by every kind of garbage: read, or refused, but never a traceback."""
-    names = ["config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json", "modules.json"]
+    names = ["config.json", "tokenizer_config.json", "tokenizer.json", "modules.json"]
     names += ["chat_template.json", "sentence_bert_config.json", "hf_quant_config.json", "model.safetensors.index.json"]
     for name in names:
         for content in (b"\x00\xff", b"null", b"[1]", b'"x"', b'{"a": [null]}', b"[" * 50_000, b""):

@@ -23,7 +23,6 @@ from vllama.models.show import (
     format_parameter_count,
     model_info,
     modelfile_text,
-    parameters,
     parameters_text,
 )
 
@@ -101,20 +100,23 @@ def test_format_parameter_count(count: int, text: str) -> None:
     assert format_parameter_count(count) == text
 
 
-def test_parameters_of_the_modelfile_over_the_checkpoints_defaults(build: Build) -> None:
-    generation = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.0, "eos_token_id": [1, 2], "do_sample": True}
-    own = Modelfile(parameters={"stop": ["<|eot|>", 'a"b\n'], "top_k": 40, "use_mmap": True, "min_p": None})
-    model = local(build(files={"generation_config.json": generation}), own)
-    assert parameters_text(parameters(model)).splitlines() == [
-        "temperature                    0.6",
-        "top_k                          40",
+def test_parameters() -> None:
+    given = {"repeat_penalty": 1.0, "stop": ["<|eot|>", 'a"b\n'], "top_k": 40, "use_mmap": True, "min_p": None}
+    assert parameters_text(given).splitlines() == [
         "repeat_penalty                 1",
         'stop                           "<|eot|>"',
         'stop                           "a\\"b\\n"',
+        "top_k                          40",
         "use_mmap                       true",
     ]
-    assert parameters(UNKNOWN) == {}
     assert parameters_text({}) == ""
+
+
+def test_a_checkpoints_own_defaults_are_not_shown_as_they_do_not_hold(build: Build) -> None:
+    model = local(build(files={"generation_config.json": {"temperature": 0.6, "top_k": 20}}))
+    shown = description(model, modified=WHEN)
+    assert "parameters" not in shown
+    assert "PARAMETER" not in shown["modelfile"]
 
 
 def test_a_description_has_what_there_is_in_ollamas_order(build: Build) -> None:

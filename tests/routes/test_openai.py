@@ -15,8 +15,9 @@ from tests.conftest import Alone, Engines
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
 from vllama.errors import EngineError
-from vllama.models.catalogue import Model
+from vllama.models.catalogue import Catalogue, Model
 from vllama.models.modelfile import Modelfile
+from vllama.models.names import parse
 from vllama.translate.failure import CONTEXT_EXCEEDED
 
 HELLO = by_name("hello")
@@ -124,16 +125,21 @@ async def test_completions(api: httpx.AsyncClient) -> None:
     completion = COMPLETIONS[0]
     body = {"model": "demo:latest", "prompt": completion.prompt, "temperature": 0}
     reply = (await api.post("/v1/completions", json=body)).json()
-    assert (reply["object"], reply["model"]) == ("text_completion", "demo:latest")
+    assert (reply["object"], reply["model"], reply["id"][:5]) == ("text_completion", "demo:latest", "cmpl-")
+    assert reply["system_fingerprint"] == "fp_ollama"
     assert reply["choices"][0]["text"] == completion.text
 
 
 async def test_streamed_completion(api: httpx.AsyncClient) -> None:
     completion = COMPLETIONS[0]
     body = {"model": "Demo", "prompt": completion.prompt, "temperature": 0, "stream": True}
-    *chunks, done = events_of(await api.post("/v1/completions", json=body))
-    assert (done, {json.loads(chunk)["model"] for chunk in chunks}) == ("[DONE]", {"Demo"})
-    assert "".join(json.loads(chunk)["choices"][0]["text"] for chunk in chunks) == completion.text
+    *data, done = events_of(await api.post("/v1/completions", json=body))
+    chunks = [json.loads(chunk) for chunk in data]
+    assert (done, {(chunk["model"], chunk["system_fingerprint"]) for chunk in chunks}) == (
+        "[DONE]",
+        {("Demo", "fp_ollama")},
+    )
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == completion.text
 
 
 async def test_several_prompts(api: httpx.AsyncClient) -> None:
@@ -239,6 +245,17 @@ async def test_list_models(api: httpx.AsyncClient) -> None:
         assert list(card) == ["id", "object", "created", "owned_by"]
         assert (card["object"], card["owned_by"]) == ("model", "library")
         assert card["created"] > 1_600_000_000
+
+
+async def test_models_of_others_and_none(
+    alone: Alone, empty_app: tuple[Starlette, str], models: dict[str, Model]
+) -> None:
+    gateway = empty_app[0].state.gateway
+    gateway.catalogue = Catalogue([replace(models["demo"], name=parse("me/demo"))])
+    (card,) = (await alone.api.get("/v1/models")).json()["data"]
+    assert (card["id"], card["owned_by"]) == ("me/demo:latest", "me")
+    gateway.catalogue = Catalogue([])
+    assert (await alone.api.get("/v1/models")).json() == {"object": "list", "data": []}
 
 
 @pytest.mark.parametrize("name", ["demo", "DEMO", "demo:latest", "library/demo", "registry.ollama.ai/library/demo"])

@@ -114,6 +114,7 @@ async def test_pictures_are_the_engines_to_read(alone: Alone) -> None:
         (refusal(400, "odd"), 400, "odd"),
         (whole({"detail": "Not Found"}, 404), 400, '"demo-embed" does not support '),
         (whole([]), 500, "the engine's reply cannot be read: "),
+        (whole(b'{"a": ' + b"[" * 100_000), 500, "the engine's reply cannot be read: "),
     ],
 )
 async def test_faults_of_the_engine(alone: Alone, behaviour: Any, status: int, text: str) -> None:

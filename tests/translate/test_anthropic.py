@@ -132,6 +132,7 @@ def test_system_texts_and_turns(system: Any, messages: list[Any], expected: list
     [
         ({}, {"max_tokens": 9, "temperature": 0.8, "top_p": 0.9, "top_k": 40}),
         ({"max_tokens": 5000}, {"max_tokens": 4096}),
+        ({"max_tokens": 2**63}, {"max_tokens": 4096}),
         (
             {"temperature": 0, "top_p": 0.5, "top_k": 0, "stop_sequences": ["a"]},
             {"temperature": 0.0, "top_p": 0.5, "top_k": 0, "stop": ["a"]},
@@ -181,6 +182,11 @@ def test_members_of_the_body(fields: dict[str, Any], expected: dict[str, Any]) -
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True, (None, 1024)),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, True, ("low", None)),
         ({"output_config": {"effort": "xhigh"}}, True, ("high", None)),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 9}, "output_config": {"effort": "max"}},
+            True,
+            ("max", 9),
+        ),
         ({"thinking": {"type": "new"}, "output_config": {"effort": "new"}}, True, (None, None)),
         ({"messages": [*SAY, {"role": "assistant", "content": "It is"}]}, False, (None, None)),
     ],
@@ -237,6 +243,7 @@ def image(source: Any) -> dict[str, Any]:
         ({"messages": [{"role": "system", "content": ""}]}, "messages: there is no text in them"),
         ({"messages": [*SAY, {"role": "tool"}]}, 'messages[1].role: expected "user", "assistant" or "system"'),
         (image(None), "invalid image source"),
+        (image({}), "invalid image source type: . Only base64 images are supported."),
         (
             image({"type": "url", "url": "http://x"}),
             "invalid image source type: url. Only base64 images are supported.",

@@ -378,8 +378,8 @@ def test_a_whole_reply():
 def streamed(*choices):
     """What becomes of chunks with one choice each: the choices that are left."""
     reply = ChatReply("Demo")
-    events = [reply.event(json.dumps({"model": "m", "choices": [choice]}).encode()) for choice in choices]
-    chunks = [json.loads(event.removeprefix(b"data: ")) for event in events if event]
+    data = b"".join(reply.event(json.dumps({"model": "m", "choices": [choice]}).encode()) for choice in choices)
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in data.split(b"\n\n")[:-1]]
     assert {chunk["model"] for chunk in chunks} == {"Demo"}
     return [choice for chunk in chunks for choice in chunk["choices"]]
 
@@ -427,7 +427,19 @@ def test_each_choice_is_trimmed_by_itself():
     ]
 
 
-@pytest.mark.parametrize("more", [{"logprobs": {"content": []}}, {"token_ids": [5]}, {"finish_reason": "length"}])
+def test_the_end_is_a_chunk_of_its_own():
+    tokens = {"logprobs": {"content": []}, "token_ids": [5]}
+    assert streamed(
+        delta(content=" an", finish_reason="length") | tokens | {"stop_reason": None},
+        delta(1, reasoning="\n", finish_reason="length"),
+    ) == [
+        delta(content=" an") | tokens,
+        delta(finish_reason="length") | {"stop_reason": None},
+        delta(1, finish_reason="length"),
+    ]
+
+
+@pytest.mark.parametrize("more", [{"logprobs": {"content": []}}, {"token_ids": [5]}])
 def test_what_else_a_chunk_says_is_kept(more):
     assert streamed(delta(reasoning="\n") | more) == [delta(content="") | more]
 

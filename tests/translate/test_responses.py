@@ -182,6 +182,8 @@ def test_needs():
             {"input": [{"type": "function_call", "call_id": "a", "name": "f", "arguments": "x"}]},
             "input[0]: failed to parse function call arguments: expected a JSON object",
         ),
+        ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id: expected string"),
+        ({"input": [{"type": "function_call_output", "call_id": "a"}]}, "input[0].output: expected string or array"),
         ({"input": [{"type": "reasoning", "encrypted_content": 5}]}, "input[0].encrypted_content: expected string"),
         ({"reasoning": {"effort": 5}}, "reasoning.effort: expected string"),
         (
@@ -216,11 +218,21 @@ def message(text):
     return {"type": "message", "content": [{"type": "output_text", "text": text}]}
 
 
+ECHO = {
+    "metadata": {},
+    "text": {"format": {"type": "text"}},
+    "store": False,
+    "tool_choice": "auto",
+    "service_tier": "default",
+}
+
+
 def test_a_whole_reply():
-    response = {"model": "m", "output": [reasoning("\nI think.\n"), message("\n\nHello!")]}
+    output = [reasoning("\nI think.\n"), message("\n\nHello!")]
+    response = {"model": "m", "output": output, "metadata": None, "tool_choice": "none", "service_tier": "auto"}
     reply = json.loads(ResponseReply("Demo").whole(json.dumps(response).encode()))
     summary = [{"type": "summary_text", "text": "I think."}]
-    assert reply == {
+    assert reply == ECHO | {
         "model": "Demo",
         "output": [
             {"type": "reasoning", "summary": summary, "encrypted_content": "I think."},
@@ -234,6 +246,12 @@ def stream(reply, *events):
     text = b"".join(reply.event(json.dumps(event).encode()) for event in events).decode()
     blocks = [block.removeprefix("event: ").split("\ndata: ") for block in text.split("\n\n")[:-1]]
     return [(name, json.loads(data)) for name, data in blocks]
+
+
+def test_what_was_asked_for_is_said():
+    asked = {"metadata": {"a": "b"}, "text": {"format": {"type": "json_object"}}, "tool_choice": "required"}
+    response = {"model": "m", "output": [], "tools": [{"type": "function"}]} | asked
+    assert asked.items() <= json.loads(ResponseReply("Demo").whole(json.dumps(response).encode())).items()
 
 
 def test_a_message_of_nothing_is_left_out():
@@ -265,7 +283,10 @@ def test_a_message_of_nothing_is_left_out():
         ),
         (
             "response.completed",
-            {"type": "response.completed", "response": {"output": [call], "model": "Demo"}, "sequence_number": 2},
+            {
+                "type": "response.completed", "response": ECHO | {"output": [call], "model": "Demo"},
+                "sequence_number": 2,
+            },
         ),
     ]  # fmt: skip
 

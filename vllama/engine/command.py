@@ -32,6 +32,12 @@ OWNED_FLAGS = {
 }
 """Flags of vLLM that would take the engine away from the gateway, and what to use instead."""
 
+_PREFERRED = {
+    # Ollama's defaults hold: a checkpoint's own would come in wherever a request leaves a neutral value unsaid.
+    "--generation-config": "vllm",
+    # Without priorities in the requests this is first come, first served; vLLM's default ignores them.
+    "--scheduling-policy": "priority",
+}
 _NEGATIVE = re.compile(r"-[0-9]+|-[0-9]*\.[0-9]+")
 _COMPILING = ("--enforce-eager", "-O", "--optimization-level", "-cc", "--compilation-config")
 """Flags by which a user decides about compiling."""
@@ -64,9 +70,9 @@ def vllm_arguments(
     arguments = ["--model", str(model), "--served-model-name", name, *address.flags]
     # Per-request metrics give true prefill and decode times; the access log would repeat the gateway's.
     arguments += ["--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
-    if not _names_any(user, ("--scheduling-policy",)):
-        # Without priorities in the requests this is first come, first served; vLLM's default ignores them.
-        arguments += ["--scheduling-policy", "priority"]
+    for flag, value in _PREFERRED.items():
+        if not _names_any(user, (flag,)):
+            arguments += [flag, value]
     if settings.max_model_len is None:
         arguments += ["--max-model-len", "auto"]
     if profile is Profile.CPU and not _names_any(user, _COMPILING):

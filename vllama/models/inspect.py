@@ -55,7 +55,6 @@ class Checkpoint:
     chat_template: str | None
     chats: bool
     fim_format: str | None
-    generation: dict[str, Any]
     license: str | None
     size: int
     digest: str
@@ -120,7 +119,6 @@ def _inspect(path: Path) -> Checkpoint:
         chat_template=_template.default_template(templates),
         chats=bool(templates) or (path / _MISTRAL_TOKENIZER).is_file() or parsers != Parsers(),
         fim_format=fim,
-        generation=read_json(path / "generation_config.json"),
         license=_license(path),
         size=sum(file.stat().st_size for file in counted),
         digest=_digest(path, counted, weights),

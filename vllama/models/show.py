@@ -10,8 +10,6 @@ from vllama.models.catalogue import Model
 from vllama.models.inspect import Checkpoint
 
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "MXFP4": 38}
-_PARAMETERS = {"repetition_penalty": "repeat_penalty", "max_new_tokens": "num_predict"}
-_SHOWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 _NO_TEMPLATE = "{{ .Prompt }}"
 """What Ollama shows of a model that takes prompts as they are."""
 
@@ -33,7 +31,7 @@ def description(
     shown = {
         "license": model.checkpoint.license if model.checkpoint else None,
         "modelfile": modelfile_text(model, options or {}),
-        "parameters": parameters_text(parameters(model)),
+        "parameters": parameters_text(model.modelfile.parameters),
         "template": _template(model) or (_NO_TEMPLATE if model.checkpoint else None),
         "system": model.modelfile.system,
         "details": details(model, lengths=False),
@@ -106,13 +104,6 @@ def format_parameter_count(count: int) -> str:
     return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
 
 
-def parameters(model: Model) -> dict[str, Any]:
-    """The checkpoint's sampling defaults by Ollama's names, overridden by the Modelfile's parameters."""
-    generation = model.checkpoint.generation if model.checkpoint else {}
-    defaults = {_PARAMETERS.get(key, key): generation[key] for key in _SHOWN if generation.get(key) is not None}
-    return defaults | dict(model.modelfile.parameters)
-
-
 def parameters_text(named: Mapping[str, Any]) -> str:
     """`parameters` of /api/show: a line for each value."""
     return "\n".join(f"{name:<30} {_go_value(value)}" for name, value in _each_value(named))
@@ -124,7 +115,7 @@ def modelfile_text(model: Model, options: Mapping[str, Any]) -> str:
     named = [
         ("TEMPLATE", _template(model)),
         ("SYSTEM", own.system),
-        *((f"PARAMETER {name}", value) for name, value in _each_value(parameters(model) | dict(options))),
+        *((f"PARAMETER {name}", value) for name, value in _each_value({**own.parameters, **options})),
         ("LICENSE", model.checkpoint.license if model.checkpoint else None),
         *((f"MESSAGE {role}", content) for role, content in own.messages),
     ]

@@ -31,16 +31,15 @@ _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
 
 
-def rename(data: bytes, name: bytes) -> bytes:
-    """The JSON object in `data` with its `model` replaced. name: the client's, as JSON."""
+def rename(data: bytes, name: bytes, **more: Raw) -> bytes:
+    """The JSON object in `data` with its `model` replaced. name: the client's, as JSON. more: other members to set."""
     try:
         fields = _fields_decoder.decode(data)
     except msgspec.DecodeError:
         return data  # `[DONE]`, or something else that names no model
     if "model" not in fields:
         return data
-    fields["model"] = Raw(name)
-    return _encode(fields)
+    return _encode(fields | {"model": Raw(name)} | more)
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,12 @@ from vllama.routes._ask import load
 from vllama.routes._conversation import converse
 from vllama.routes._edge import find_model, gateway_of, get, quote
 from vllama.routes._reading import read_request
-from vllama.routes._relay import Handover, hand_over
+from vllama.routes._relay import Handover, hand_over, rename
 from vllama.scheduler import Lease
-from vllama.translate.openai import NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
+from vllama.translate.openai import FINGERPRINT, NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest
+
+_FINGERPRINT = msgspec.Raw(msgspec.json.encode(FINGERPRINT))
 
 
 async def list_models(request: Request) -> Response:
@@ -77,7 +79,13 @@ async def completions(request: Request) -> Response:
     def engine_body(lease: Lease) -> dict[str, Any]:
         return completion_body(fields, body, lease.model.modelfile, lease.context_length)
 
-    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, action="generate"))
+    return await hand_over(
+        request, Handover(model, wanted, request.url.path, engine_body, action="generate", rename=_sign)
+    )
+
+
+def _sign(data: bytes, name: bytes) -> bytes:
+    return rename(data, name, system_fingerprint=_FINGERPRINT)
 
 
 async def _load(request: Request, model: Model, body: CompletionRequest) -> Response:

@@ -13,7 +13,7 @@ import msgspec
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.anthropic_messages import EngineMessage, has_images, read_conversation
-from vllama.translate.options import check_options, sampling_parameters
+from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
 from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest, Target
 from vllama.wire.anthropic import MessagesRequest, Tool, ToolChoice
 
@@ -92,7 +92,7 @@ def prompt(asked: Asked, target: Target) -> dict[str, Any]:
 
 def _options(request: MessagesRequest) -> dict[str, Any]:
     given = {
-        "num_predict": request.max_tokens,
+        "num_predict": min(request.max_tokens or 0, LARGEST_LIMIT),
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": request.top_k,

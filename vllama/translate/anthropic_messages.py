@@ -129,7 +129,7 @@ def _parts(block: Block) -> list[Part]:
 def _image(source: Any) -> Part:
     if not isinstance(source, dict):
         raise ApiError(400, "invalid image source")
-    if (kind := source.get("type")) != "base64":
+    if (kind := source.get("type") or "") != "base64":
         raise ApiError(400, f"invalid image source type: {kind}. Only base64 images are supported.")
     try:
         data = source["data"].replace("\r", "").replace("\n", "")  # line breaks are no part of the data in Go's decoder

@@ -14,7 +14,7 @@ import msgspec
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.openai_messages import Object, abilities, kind, read_messages
-from vllama.translate.options import check_options, sampling_parameters
+from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
 from vllama.translate.spacing import Trimmer
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest, Sampled
 
@@ -34,9 +34,9 @@ _EFFORTS: dict[str, bool | str] = {
     "max": "max",
 }
 _OPTIONS = ("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty")
-_LARGEST_LIMIT = 2**31 - 1
 _WITH_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _NAMELESS = {"name": "response"}
+_OF_TOKENS = ("logprobs", "token_ids")
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -122,7 +122,7 @@ def read_options(request: Sampled, limit: int | None) -> Object:
     """What a request says about sampling, by Ollama's names. limit: the most tokens to generate."""
     named: Object = {name: getattr(request, name) for name in _OPTIONS}
     named |= {"repeat_penalty": request.repetition_penalty, "stop": _stop(request.stop)}
-    named["num_predict"] = None if limit is None else min(max(limit, -1), _LARGEST_LIMIT)
+    named["num_predict"] = None if limit is None else min(max(limit, -1), LARGEST_LIMIT)
     try:
         return check_options(named)
     except ApiError as error:
@@ -201,18 +201,24 @@ class ChatReply:
         return _encode(reply)
 
     def event(self, data: bytes) -> bytes:
-        """The event for an event's data, empty where nothing is left to say."""
+        """The events for an event's data, empty where nothing is left to say."""
         chunk = _decode(data) | self._common
-        if choices := chunk.get("choices"):
-            chunk["choices"] = [choice for choice in choices if self._says_something(choice)]
-            if not chunk["choices"]:
-                return b""
-        return b"data: " + _encode(chunk) + b"\n\n"
+        choices = [part for choice in chunk.get("choices") or () for part in self._parts(choice)]
+        chunks = [chunk | {"choices": [choice]} for choice in choices] if chunk.get("choices") else [chunk]
+        return b"".join(b"data: " + _encode(chunk) + b"\n\n" for chunk in chunks)
+
+    def _parts(self, choice: Object) -> list[Object]:
+        """What a choice adds, if anything, and its end, which the engine may put together with it."""
+        if not choice["delta"]:
+            return [choice]
+        if choice.get("finish_reason") is None:
+            return [choice] if self._says_something(choice) else []
+        end = {name: value for name, value in choice.items() if name not in _OF_TOKENS} | {"delta": {}}
+        text = {name: value for name, value in choice.items() if name != "stop_reason"} | {"finish_reason": None}
+        return [text, end] if self._says_something(text) else [end]
 
     def _says_something(self, choice: Object) -> bool:
         delta = choice["delta"]
-        if not delta:
-            return True  # the end
         self._tidy(delta, choice.get("index", 0))
         if delta.get("content") is None:
             delta["content"] = ""
@@ -220,7 +226,7 @@ class ChatReply:
             call["function"].setdefault("arguments", "")
         return bool(
             delta.get("reasoning") or delta["content"] or len(delta) > 1
-            or choice.get("finish_reason") or choice.get("logprobs") or choice.get("token_ids")
+            or any(choice.get(name) for name in _OF_TOKENS)
         )  # fmt: skip
 
     def _tidy(self, message: Object, index: int) -> None:

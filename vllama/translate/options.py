@@ -1,6 +1,7 @@
 """Ollama's `options` into vLLM's sampling parameters.
 
-Ollama's defaults are sent explicitly: the engine would otherwise take them from the model's `generation_config.json`.
+Ollama's defaults are sent explicitly. What is neutral to it and to vLLM is left out: our own engines do not read the
+model's `generation_config.json`, which could say otherwise.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ _BOOLEANS = ("use_mmap",)
 _INEXPRESSIBLE = {"typical_p": 1.0, "num_keep": 4, "draft_num_predict": 4}
 """Options about the reply that vLLM has no word for, with the values that mean nothing. Those that place the engine on
 the machine (`num_gpu`, `num_thread`, …) are not the client's to choose here and not worth a word."""
+LARGEST_LIMIT = 2**31 - 1
+"""Of tokens to generate, under OpenAI's and Anthropic's names: more means as many as there can be."""
 _LARGEST_FLOAT = 3.4028234663852886e38
 _LARGEST_INTEGER = 2**63 - 1
 

@@ -20,10 +20,11 @@ from vllama.wire.openai_requests import ResponsesRequest
 _DEFAULTS = {"temperature": 1.0}
 """OpenAI's, which Ollama puts above a Modelfile's parameters."""
 
-_ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 _ENGINE_ITEMS = ("custom_tool_call", "custom_tool_call_output")
 _TEXTS = ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text")
 _INCLUDED = ("message.output_text.logprobs",)
+_ECHO: Object = {"metadata": {}, "text": {"format": {"type": "text"}}, "store": False}
+"""What a response says that was asked for, where the engine says nothing: no client asked for anything else."""
 _SUMMARY_EVENTS = {
     "response.reasoning_text.delta": "response.reasoning_summary_text.delta",
     "response.reasoning_text.done": "response.reasoning_summary_text.done",
@@ -122,9 +123,11 @@ def _read_item(item: Any, where: str) -> list[Object]:
             return _read_reasoning(item, where)
         case "function_call":
             return [_read_call(item, where)]
+        case "function_call_output":
+            return [_read_result(item, where)]
         case "web_search_call":
             return []
-        case other if other in (*_ITEMS, *_ENGINE_ITEMS):
+        case other if other in _ENGINE_ITEMS:
             return [item]
         case other:
             raise ApiError(400, f"{where}: unknown input item type: {_encode(other).decode()}")
@@ -181,6 +184,14 @@ def _read_call(item: Object, where: str) -> Object:
         return item | {"arguments": call_arguments(item.get("arguments"))}
     except ApiError:
         raise ApiError(400, f"{where}: failed to parse function call arguments: expected a JSON object") from None
+
+
+def _read_result(item: Object, where: str) -> Object:
+    if not isinstance(item.get("call_id"), str):
+        raise ApiError(400, f"{where}.call_id: expected string")
+    if not isinstance(item.get("output"), str | list):
+        raise ApiError(400, f"{where}.output: expected string or array")
+    return item
 
 
 def _read_tool(tool: Object) -> Object:
@@ -292,7 +303,10 @@ class ResponseReply:
     def _tidy_response(self, response: Object) -> Object:
         items = [_tidy_item(item) for item in response.get("output") or ()]
         output = [item for item in items if item.get("type") != "message" or item["content"]]
-        return response | {"model": self._model, "output": output}
+        echo = {name: value for name, value in _ECHO.items() if response.get(name) is None}
+        # Ollama's words for a request without tools.
+        choice = {} if response.get("tools") else {"tool_choice": "auto"}
+        return response | echo | choice | {"model": self._model, "output": output, "service_tier": "default"}
 
 
 def _as_summary(event: Object) -> Object:
