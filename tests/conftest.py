@@ -205,6 +205,7 @@ class Alone:
     places: list[EngineInPlace]
     next_place: dict[str, Any]
     scheduler: LocalScheduler
+    gateway: Gateway
 
     @property
     def place(self) -> EngineInPlace:
@@ -236,7 +237,7 @@ async def alone(
 
     app, url = empty_app
     scheduler = LocalScheduler(prepare, keep_alive=0.0, max_queue=2)
-    app.state.gateway = Gateway(Catalogue(models.values()), scheduler)
+    app.state.gateway = gateway = Gateway(Catalogue(models.values()), scheduler)
     async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as api:
-        yield Alone(url, api, engine, places, next_place, scheduler)
+        yield Alone(url, api, engine, places, next_place, scheduler, gateway)
     await scheduler.close()

@@ -510,6 +510,13 @@ async def test_an_error_after_the_first_byte_is_the_last_line(
     assert last["error"].startswith(text)
 
 
+@pytest.mark.parametrize("wrong", [events(FAILURE), events("garbage")])
+async def test_what_came_with_an_error_is_not_lost(alone: Alone, wrong: list[bytes]) -> None:
+    alone.engine.script(Stream(b"".join([*BEGUN, *wrong])))
+    chunk, last = lines_of(await alone.api.post("/api/chat", json=body_for("/api/chat")))
+    assert (chunk["message"]["content"], list(last)) == ("Hel", ["error"])
+
+
 @pytest.mark.parametrize(
     "chunks",
     [

@@ -160,3 +160,11 @@ def test_calls_of_later_turns_have_ids_of_their_own():
     turn = [{"role": "assistant", "tool_calls": [call("f")]}, {"role": "tool", "content": "x"}]
     first, _, second, result = messages(*turn, *turn)
     assert first["tool_calls"][0]["id"] != second["tool_calls"][0]["id"] == result["tool_call_id"]
+
+
+@pytest.mark.timeout(5)
+def test_many_results_that_answer_nothing():
+    calls = [call("f", id=f"call_{number}") for number in range(50_000)]
+    results = [{"role": "tool", "content": "x", "tool_name": "g"}] * 50_000
+    translated = messages({"role": "assistant", "tool_calls": calls}, *results)
+    assert {message["tool_call_id"] for message in translated[1:]} == {"call_unknown"}

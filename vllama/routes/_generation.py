@@ -146,7 +146,14 @@ async def _translate_stream(exchange: Exchange, response: EngineResponse, reply:
         async for events in batches:
             first = first or time.monotonic_ns()
             complete = complete or b"[DONE]" in events
-            if lines := _translate_events(exchange, reply, events):
+            lines: list[bytes] = []
+            try:
+                _translate_events(exchange, reply, events, lines)
+            except (ApiError, msgspec.DecodeError, UnicodeDecodeError):
+                if lines:  # they came before what is wrong
+                    yield lines
+                raise
+            if lines:
                 yield lines
     if not complete and reply.finish_reason is None:
         raise broken_off()
@@ -154,9 +161,9 @@ async def _translate_stream(exchange: Exchange, response: EngineResponse, reply:
     yield [_encode(_final(exchange, reply, rest, first=first or time.monotonic_ns()))]
 
 
-def _translate_events(exchange: Exchange, reply: Reply, events: list[bytes]) -> list[bytes]:
-    """The lines for events that came together. Raises ApiError for an event that is an error."""
-    created_at, chunk, lines = timestamp(), exchange.shape.chunk, []
+def _translate_events(exchange: Exchange, reply: Reply, events: list[bytes], lines: list[bytes]) -> None:
+    """Append the lines for events that came together. Raises ApiError for an event that is an error."""
+    created_at, chunk = timestamp(), exchange.shape.chunk
     for event in events:
         if event == b"[DONE]":
             continue
@@ -165,7 +172,6 @@ def _translate_events(exchange: Exchange, reply: Reply, events: list[bytes]) -> 
             raise ApiError(*failure_text(500, event))
         if piece := reply.feed(completion):
             lines.append(chunk(exchange.wanted, created_at, piece))
-    return lines
 
 
 def _final(exchange: Exchange, reply: Reply, piece: Piece, *, first: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Bodies into checked Structs, as Ollama reads those of its own protocol and those of OpenAI's."""
 
 import contextlib
+import functools
 import json
 import re
 from typing import Any, TypeVar, get_args, get_origin
@@ -18,7 +19,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 Fields = dict[str, Raw]
 """A JSON object of which only the members' names have been looked at."""
 
-_CAPITAL_KEY = re.compile(rb'"[a-z_]*[A-Z][A-Za-z_]*"\s*:')
+_CAPITAL_KEY = re.compile(rb'"([a-z_]*[A-Z][A-Za-z_]*)"\s*:')
 _JSON_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
 _NULL = Raw(b"null")
@@ -45,7 +46,7 @@ async def read_body(request: Request, type_: type[T], *, empty: str = "missing r
     if not body.strip():
         raise ApiError(400, empty)
     try:
-        if not _CAPITAL_KEY.search(body):
+        if not _has_capitals(body, _member_names(type_)):
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                 return msgspec.json.decode(body, type=type_ | None) or type_()
         return msgspec.convert(_tidy(first_value(body), type_), type_ | None) or type_()
@@ -53,6 +54,21 @@ async def read_body(request: Request, type_: type[T], *, empty: str = "missing r
         raise ApiError(400, f"invalid request: {explain(error)}") from None
     except (*NOT_JSON, ValueError) as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
+
+
+def _has_capitals(body: bytes, names: frozenset[str]) -> bool:
+    """Whether a member may be there under a name with capitals: a schema's `additionalProperties` is none of ours."""
+    return any(key[1].decode().lower() in names for key in _CAPITAL_KEY.finditer(body))
+
+
+@functools.cache
+def _member_names(type_: Any) -> frozenset[str]:
+    """The names of all members of a Struct, and of the Structs in it."""
+    if not (isinstance(type_, type) and issubclass(type_, msgspec.Struct)):
+        return frozenset(name for part in get_args(type_) for name in _member_names(part))
+    fields = msgspec.structs.fields(type_)
+    inner = (name for field in fields for name in _member_names(field.type))
+    return frozenset((*(field.encode_name for field in fields), *inner))
 
 
 def first_value(body: bytes) -> Any:

@@ -11,15 +11,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive
 
+from vllama.bodies import BodyTooLargeError
 from vllama.errors import ApiError
 from vllama.models.catalogue import Model
 from vllama.routes._abilities import check_abilities
-from vllama.routes._edge import find_model
+from vllama.routes._edge import find_model, gateway_of
 from vllama.routes._relay import Handover, hand_over
 from vllama.scheduler import Lease
 
-MAX_FORM_BYTES = 256 * 2**20
-"""Of a whole form. What is above some hundred kilobytes waits in a file on disk."""
 MAX_FIELD_BYTES = 2**20
 """Of a form's field that is no file."""
 
@@ -48,15 +47,15 @@ async def _read_form(request: Request) -> FormData:
 
 
 def _bounded(request: Request) -> Receive:
-    """The request's body as it comes, as long as it is not too large."""
-    taken = 0
+    """The request's body as it comes, as long as it is not too large. Long parts of it wait in files on disk."""
+    taken, limit = 0, gateway_of(request).max_body
 
     async def receive() -> Message:
         nonlocal taken
         message = await request.receive()
         taken += len(message.get("body", b""))
-        if taken > MAX_FORM_BYTES:
-            raise ApiError(413, f"the form is larger than {MAX_FORM_BYTES // 2**20} MiB")
+        if taken > limit:
+            raise BodyTooLargeError(limit)
         return message
 
     return receive

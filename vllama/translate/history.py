@@ -19,8 +19,8 @@ def most_tokens(body: dict[str, Any]) -> int:
 
     A token stands for at least one byte, and a template adds less to a message than its JSON form does.
     """
-    prompt = [body.get(name) for name in ("messages", "tools", "prompt")]
     messages = body.get("messages", [])
+    prompt = [without_media(messages), body.get("tools"), body.get("prompt")]
     return len(msgspec.json.encode(prompt)) + _TEMPLATE_TOKENS + media_count(messages) * IMAGE_TOKENS
 
 

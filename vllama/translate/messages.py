@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,9 +17,39 @@ _IMAGES = ((b"\x89PNG", "image/png"), (b"GIF8", "image/gif"), (b"\xff\xd8\xff", 
 _NO_BASE64 = re.compile(r"[^A-Za-z0-9+/\r\n]")
 
 
+class _Unanswered:
+    """Calls that no result has followed yet, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+        self._ids: deque[str] = deque()
+        self._ids_of: defaultdict[str, deque[str]] = defaultdict(deque)
+
+    def add(self, identifier: str, function: str) -> None:
+        self._open.add(identifier)
+        self._ids.append(identifier)
+        self._ids_of[function].append(identifier)
+
+    def answered_by(self, result: Message) -> str:
+        """The id of the call that a tool's result answers.
+
+        A result names its call by id, or by function as older Ollama clients do (then results come in the calls'
+        order), or not at all.
+        """
+        if result.tool_call_id:
+            self._open.discard(result.tool_call_id)
+            return result.tool_call_id
+        waiting = self._ids_of[result.tool_name] if result.tool_name else self._ids
+        while waiting:
+            if (identifier := waiting.popleft()) in self._open:  # not answered under its other name
+                self._open.discard(identifier)
+                return identifier
+        return "call_unknown"
+
+
 def engine_messages(messages: Sequence[Message]) -> list[EngineMessage]:
     """The conversation for vLLM's chat route. Raises ApiError 400 for a call whose arguments are no object."""
-    unanswered: list[tuple[str, str]] = []  # (id, function) of calls that no result has followed yet
+    unanswered = _Unanswered()
     translated: list[EngineMessage] = []
     for message in messages:
         role = message.role.lower()
@@ -28,7 +59,7 @@ def engine_messages(messages: Sequence[Message]) -> list[EngineMessage]:
         if message.tool_calls:
             entry["tool_calls"] = _calls(message.tool_calls, unanswered, first=len(translated))
         if role == "tool":
-            entry["tool_call_id"] = _answered_call(message, unanswered)
+            entry["tool_call_id"] = unanswered.answered_by(message)
         translated.append(entry)
     return translated
 
@@ -103,11 +134,11 @@ def _image_type(head: bytes) -> str:
     return next((kind for magic, kind in _IMAGES if head.startswith(magic)), "image/jpeg")
 
 
-def _calls(calls: Sequence[ToolCall], unanswered: list[tuple[str, str]], *, first: int) -> list[dict[str, Any]]:
+def _calls(calls: Sequence[ToolCall], unanswered: _Unanswered, *, first: int) -> list[dict[str, Any]]:
     entries = []
     for index, call in enumerate(calls):
         identifier = call.id or f"call_{first}_{index}"
-        unanswered.append((identifier, call.function.name))
+        unanswered.add(identifier, call.function.name)
         arguments = msgspec.json.encode(_arguments(call)).decode()
         function = {"name": call.function.name, "arguments": arguments}
         entries.append({"id": identifier, "type": "function", "function": function})
@@ -124,18 +155,3 @@ def _arguments(call: ToolCall) -> dict[str, Any]:
             name = msgspec.json.encode(call.function.name).decode()
             raise ApiError(400, f"the arguments of a call of {name} are no JSON object") from None
     return arguments
-
-
-def _answered_call(message: Message, unanswered: list[tuple[str, str]]) -> str:
-    """The id of the call that a tool's result answers.
-
-    A result names its call by id, or by function as older Ollama clients do (then results come in the calls' order),
-    or not at all.
-    """
-    for identifier, function in unanswered:
-        if message.tool_call_id == identifier or (
-            not message.tool_call_id and message.tool_name in (None, "", function)
-        ):
-            unanswered.remove((identifier, function))
-            return identifier
-    return message.tool_call_id or "call_unknown"
