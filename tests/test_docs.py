@@ -16,11 +16,17 @@ from vllama.settings import Settings
 DOCUMENT = ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Each setting has, under one name, a flag of `vllama serve`, an environment variable and a key in `vllama.toml`.
-Flags win over `VLLAMA_*` variables, these over `OLLAMA_*` variables, these over `vllama.toml`, which is looked for
-in the working folder, then in the user's configuration folder (`~/.config/vllama/vllama.toml`); `VLLAMA_CONFIG` names
-another file. Durations are seconds or like `5m`; lists in variables are separated by commas (`VLLAMA_VLLM_ARGS`: as
-in a shell).
+Each setting has a key in `vllama.toml` and an environment variable, most also a flag of `vllama serve`. Flags win over
+`VLLAMA_*` variables, these over `OLLAMA_*` variables, these over `vllama.toml`, which is looked for in the working
+folder, then in the user's configuration folder (`~/.config/vllama/vllama.toml`); `VLLAMA_CONFIG` names another file.
+Durations are seconds or like `90s`, `5m` or `1h30m`; lists in variables are separated by commas (`VLLAMA_VLLM_ARGS`: as
+in a shell). What has no default here is left to vLLM, or not set. For example:
+
+```toml
+model = ["small=Qwen/Qwen3-0.6B", "./my-model"]
+keep_alive = "30m"
+max_model_len = "16k"
+```
 
 | Key | Variable | Flag | Default | |
 |---|---|---|---|---|

@@ -32,6 +32,7 @@ from vllama.security.guard import Guard
 from vllama.security.hosts import names_this_machine
 from vllama.security.keys import any_valid, digest
 from vllama.security.origins import read_origin
+from vllama.security.refusals import Refusals
 
 
 @dataclass
@@ -444,3 +445,21 @@ async def test_a_newline_in_a_header_is_no_second_header(alone: Alone) -> None:
     assert reply.status == 400
     async with httpx.AsyncClient(base_url=alone.url, trust_env=False) as client:
         assert (await client.get("/")).status_code == 200
+
+
+async def test_who_is_refused_is_logged_once(listen: Listen, caplog: pytest.LogCaptureFixture) -> None:
+    url = await listen(Guard(loopback=True))
+    for _ in range(2):
+        await exchange(url, "GET / HTTP/1.1\nHost: localhost\nOrigin: https://refused.example.com")
+        await exchange(url, "GET / HTTP/1.1\nHost: refused.example.com")
+    assert [record.message for record in caplog.records if record.name == "vllama.security"] == [
+        "refused a page of 'https://refused.example.com': if it may use this server, add it to OLLAMA_ORIGINS",
+        "refused a request for 'refused.example.com', which is no name of this machine",
+    ]
+
+
+def test_the_log_of_refusals_has_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+    for number in range(1000):
+        refusals.note(f"refused {number}")
+    assert len(caplog.records) == 100

@@ -102,7 +102,7 @@ def test_advice(error: OSError, port: int, advice: str) -> None:
     assert _advice(error, port).startswith(advice)
 
 
-OPEN = "anyone who reaches this address can use it: VLLAMA_API_KEYS asks clients for a key"
+OPEN = "anyone who reaches this address can use it: set VLLAMA_API_KEYS to ask for keys"
 
 
 def announced(caplog: pytest.LogCaptureFixture, host: str, gateway: Gateway, *, everyone: bool = False) -> list[str]:

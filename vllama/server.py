@@ -84,7 +84,7 @@ class _Server(uvicorn.Server):
         # What waits for a load would not be answered in time.
         self._gateway.scheduler.drain()
         if running := len(self.server_state.tasks):
-            logger.info("stopping: %d running requests have %g s (Ctrl-C: stop now)", running, self._drain_timeout)
+            logger.info("stopping: %g s for what runs, %d in all (Ctrl-C: stop now)", self._drain_timeout, running)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -184,7 +184,7 @@ def _announce(listener: socket.socket, gateway: Gateway, *, everyone: bool) -> N
     else:
         logger.info("models: %s", ", ".join(model.name.short for model in gateway.catalogue))
     if everyone:
-        logger.warning("anyone who reaches this address can use it: VLLAMA_API_KEYS asks clients for a key")
+        logger.warning("anyone who reaches this address can use it: set VLLAMA_API_KEYS to ask for keys")
 
 
 def _configure_logging(level: str) -> None:

@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[bytes], NoDecode] = Field(
         default_factory=list,
         repr=False,
-        description="Keys of which clients must send one: as a Bearer token, Ollama's with OLLAMA_API_KEY. "
-        "None given: everyone is let in.",
+        description="API keys: each client must send one of them, as a Bearer token (Ollama's clients take it from "
+        "OLLAMA_API_KEY) or as x-api-key. None given: everyone is let in.",
     )
     max_body_mb: int = Field(256, ge=1, description="Largest body of a request in MiB, as it arrives and unpacked.")
     preload: bool = Field(False, description="Load the first model at once instead of at the first request.")
@@ -123,7 +123,9 @@ class Settings(BaseSettings):
         300.0, description="How long an idle model stays loaded, like 5m; negative: forever. Alias: OLLAMA_KEEP_ALIVE."
     )
     load_timeout: float = Field(
-        300.0, description="A loading engine that logs nothing for this long is given up. Alias: OLLAMA_LOAD_TIMEOUT."
+        300.0,
+        description="A loading engine that logs nothing for this long is stopped, and its requests fail. "
+        "Alias: OLLAMA_LOAD_TIMEOUT.",
     )
     drain_timeout: float = Field(
         5.0, description="How long running requests may go on once the gateway was told to stop."

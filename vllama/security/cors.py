@@ -5,6 +5,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vllama.security.origins import Origins
+from vllama.security.refusals import Refusals
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _OPENAI_CLIENTS = (
@@ -30,6 +31,7 @@ class Cors:
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
         self._origins = origins
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
@@ -37,6 +39,9 @@ class Cors:
         if not origin or origin in (f"http://{host}", f"https://{host}"):
             await self._app(scope, receive, send)
         elif not self._origins.all and origin not in self._origins:
+            self._refusals.note(
+                f"refused a page of {origin[:200]!r}: if it may use this server, add it to OLLAMA_ORIGINS"
+            )
             await Response(status_code=403)(scope, receive, send)
         elif scope["method"] == "OPTIONS":
             await self._preflight(origin)(scope, receive, send)

@@ -13,6 +13,8 @@ import psutil
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vllama.security.refusals import Refusals
+
 _WELL_FORMED = re.compile(r"[A-Za-z0-9!$%&'()*+,.:;=\[\]_~-]*")
 _LOCAL_DOMAINS = (".localhost", ".local", ".internal")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
@@ -29,6 +31,7 @@ class Hosts:
     def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
         self._app = app
         self._loopback = loopback
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
@@ -36,6 +39,7 @@ class Hosts:
         if len(hosts) > 1 or not _WELL_FORMED.fullmatch(host):
             await PlainTextResponse("400 Bad Request: malformed Host header", 400)(scope, receive, send)
         elif self._loopback and not await names_this_machine(host):
+            self._refusals.note(f"refused a request for {host[:200]!r}, which is no name of this machine")
             await Response(status_code=403)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
