@@ -396,3 +396,10 @@ def test_a_suffix_makes_a_gap(fim_format, sent, templated):
     assert {name: asked.body.get(name) for name in sent} == sent
     assert ("suffix" in asked.body) is ("suffix" in sent)
     assert asked.body["logprobs"] == 0
+    assert asked.body["return_token_ids"] is True, "its reply has a context"
+
+
+def test_a_raw_prompt_holds_its_own_marks():
+    asked = generate(fim_format="<P>{prefix}<S>{suffix}<M>", prompt="<P>a<S>b<M>", suffix="b", raw=True)
+    assert asked.body["prompt"] == "<P>a<S>b<M>"
+    assert not {"suffix", "return_token_ids"} & asked.body.keys()
