@@ -207,6 +207,14 @@ def test_tools():
     assert "tools" not in chat(tools=[]).body
 
 
+@pytest.mark.parametrize("think", [None, False, "low"])
+def test_tools_format_thinking_and_logprobs_together(think):
+    fields = {"tools": [{"function": {"name": "f"}}], "format": "json", "think": think}
+    asked = chat(thinks=True, logprobs=True, **fields).body
+    alone = [chat(tools=fields["tools"]), chat(format="json"), chat(thinks=True, think=think), chat(logprobs=True)]
+    assert asked == {name: value for one in alone for name, value in one.body.items()}
+
+
 PIRATE = Modelfile(
     system="Be a pirate.",
     messages=(("user", "Who?"), ("assistant", "Arr!")),
