@@ -199,7 +199,7 @@ def test_chat_without_a_template():
 def test_tools():
     schema = {"type": "object", "properties": {"a": {"type": ["string", "null"]}}, "$defs": {}}
     declared = {"name": "f", "description": "Does it.", "parameters": schema}
-    tools = [{"type": "function", "function": declared}, {"function": {"name": "g", "description": ""}}]
+    tools = [{"type": "custom", "function": declared}, {"function": {"name": "g", "description": ""}}]
     assert chat(tools=tools).body["tools"] == [
         {"type": "function", "function": declared},
         {"type": "function", "function": {"name": "g"}},
