@@ -103,11 +103,19 @@ async def test_events():
     assert source.closed
 
 
+@pytest.mark.parametrize("accepted", [b"text/event-stream", b"text/event-stream, application/x-ndjson;q=0"])
+async def test_events_where_they_are_asked_for(accepted):
+    client = Client((b"accept", accepted))
+    await client.run(Source().lines())
+    assert client.headers[b"content-type"].startswith(b"text/event-stream")
+
+
 @pytest.mark.parametrize(
     "accepted",
     [
         *(b"*/*", b"application/json", b"application/x-ndjson", b"text/html", b"text/event-streams", b"text/*"),
         *(b"text/event-stream;q=0", b"application/json, Text/Event-Stream ; Q = 0.000 ; x=1", b"x/text/event-stream"),
+        *(b"application/x-ndjson, text/event-stream", b"text/event-stream, Application/X-NDJSON ; q=0.5"),
     ],
 )
 async def test_lines_are_what_everybody_else_gets(accepted):

@@ -481,12 +481,34 @@ async def test_keep_alives_of_those_who_waited(scheduler: LocalScheduler, engine
     engines.held = {"start"}
     users = [User(scheduler, A, keep_alive) for keep_alive in (10.0, 20.0, None)]
     await settle()
-    assert scheduler.loaded() == [Loaded(A, INF, 4096, State.STARTING)], "listed while it loads"
+    assert scheduler.loaded() == [Loaded(A, 20.0, 4096, State.STARTING)], "listed while it loads"
     release(engines)
     for user in users:
         await user.entered()
         await user.leave()
     assert 19 < scheduler.loaded()[0].remaining <= 20
+
+
+async def test_a_load_keeps_what_was_asked_for_by_those_who_gave_up(
+    scheduler: LocalScheduler, engines: Engines
+) -> None:
+    engines.held = {"start"}
+    user = User(scheduler, A, 3600.0)
+    await settle()
+    await user.cancel()
+    release(engines)
+    await once(scheduler, A)
+    assert 3599 < scheduler.loaded()[0].remaining <= 3600
+
+
+async def test_a_load_for_one_who_left_and_wanted_nothing_kept_is_given_up(
+    scheduler: LocalScheduler, engines: Engines
+) -> None:
+    engines.held = {"start"}
+    user = User(scheduler, A, 0.0)
+    await settle()
+    await user.cancel()
+    await until(lambda: engines.events == ["start a", "stop a"])
 
 
 def test_the_time_counts_from_the_last_leave() -> None:

@@ -24,6 +24,7 @@ LINGER_S = 2.0
 """How long a client whose body is too large may go on sending before its connection is closed."""
 
 _EVENTS = re.compile(r"\s*text/event-stream\s*(;|$)")
+_LINES = re.compile(r"\s*application/x-ndjson\s*(;|$)")
 _UNWANTED = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
 
 
@@ -41,9 +42,10 @@ class JSONResponse(Response):
 
 
 def accepts_events(request: Request) -> bool:
-    """Whether the client asks for Server-Sent Events; every Ollama client expects NDJSON."""
+    """Whether the client asks for Server-Sent Events. Ollama's clients expect NDJSON, also those that name both."""
     kinds = ",".join(request.headers.getlist("accept")).lower().split(",")
-    return any(_EVENTS.match(kind) and not _UNWANTED.search(kind) for kind in kinds)
+    wanted = [kind for kind in kinds if not _UNWANTED.search(kind)]
+    return any(map(_EVENTS.match, wanted)) and not any(map(_LINES.match, wanted))
 
 
 async def stream(request: Request, lines: Lines) -> Response:

@@ -258,7 +258,7 @@ class LocalScheduler:
         began = time.monotonic()
         try:
             known, engine = await self._prepare(model)
-            self._resident = resident = _Resident(known, engine, self._keep_alive)
+            self._resident = resident = _Resident(known, engine, self._asked_keep_alive(model))
             logger.info(
                 "%s: starting its engine, which takes a minute or so (log: %s)", model.name.short, engine.log_path
             )
@@ -274,6 +274,12 @@ class LocalScheduler:
             resident.watch = asyncio.create_task(engine.ended.wait(), name=f"watch-{model.name.short}")
             resident.watch.add_done_callback(lambda _: self._changed.set())
             resident.rest()
+
+    def _asked_keep_alive(self, model: Model) -> float:
+        """What holds from the beginning of a load, should those who asked for it not wait for its end."""
+        waiters = [waiter for waiter in self._waiters if waiter.model.name.key == model.name.key]
+        asked = [waiter.keep_alive for waiter in waiters if waiter.keep_alive is not None]
+        return asked[-1] if asked else self._keep_alive
 
     async def _unload(self, resident: _Resident) -> None:
         self._resident, self._leaving = None, resident

@@ -46,6 +46,8 @@ async def test_refusals(api: httpx.AsyncClient, method: str, path: str, content:
         ("/api/generate", {"prompt": "x"}, "remote model is unavailable"),
         ("/api/generate", {"keep_alive": 0}, "remote model is unavailable"),
         ("/api/chat", {"messages": SAY}, "remote model is unavailable"),
+        ("/api/embed", {"input": "x"}, "remote model is unavailable"),
+        ("/api/embeddings", {"prompt": "x"}, "remote model is unavailable"),
     ],
 )
 async def test_models_of_the_cloud(

@@ -185,7 +185,7 @@ async def test_a_model_without_a_template(
     completion = COMPLETIONS[0]
     first, second = completion.prompt[:5], completion.prompt[5:]
     messages = [{"role": "user", "content": first}, {"role": "assistant", "content": second}]
-    common = {"model": "plain", "options": GREEDY, "stream": False}
+    common = {"model": "plain", "options": GREEDY, "stream": False, "think": False}
     with caplog.at_level(logging.INFO, "vllama"):
         chat = (await api.post("/api/chat", json=common | {"messages": messages})).json()
         generated = (await api.post("/api/generate", json=common | {"prompt": second, "system": first})).json()
@@ -210,6 +210,14 @@ async def test_names_are_echoed_as_they_came(api: httpx.AsyncClient, name: str) 
 async def test_name_stands_in_for_model(api: httpx.AsyncClient) -> None:
     body = chat_body("hello", think=False, stream=False) | {"model": "", "name": "demo"}
     assert (await api.post("/api/chat", json=body)).json()["model"] == "demo"
+
+
+async def test_a_body_full_of_nothing(api: httpx.AsyncClient) -> None:
+    """Ollama's own command line sends every field that has no rule against it."""
+    nulls = dict.fromkeys(["context", "format", "images", "keep_alive", "think", "truncate", "shift"])
+    zeros = {"suffix": "", "system": "", "template": "", "raw": False, "logprobs": False, "top_logprobs": 0}
+    body = generate_body("hello", stream=False) | nulls | zeros
+    assert (await api.post("/api/generate", json=body)).json()["response"] == by_name("hello").answer
 
 
 async def test_null_and_unknown_fields_are_absent(api: httpx.AsyncClient) -> None:
@@ -339,6 +347,17 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("/api/generate", {"images": ["aGk="]}, 400, "registry.ollama.ai/library/demo:latest does not support vision"),
     ("/api/chat", {"messages": [{"role": "user", "images": ["UklGRhAAAABXQVZF"]}]}, 400,
      "registry.ollama.ai/library/demo:latest does not support audio"),
+    # The order of the checks: raw's conflicts, thinking, what the model is for, what it can besides, options, format.
+    ("/api/generate", {"model": "plain", "raw": True, "system": "x", "think": True}, 400,
+     "raw mode does not support template, system, or context"),
+    *((path, {"model": "demo-embed", "think": True}, 400, '"demo-embed" does not support thinking') for path in PATHS),
+    ("/api/generate", {"model": "demo-embed", "suffix": "x"}, 400, '"demo-embed" does not support generate'),
+    ("/api/chat", {"model": "demo-embed", "tools": [{"function": {"name": "f"}}]}, 400,
+     '"demo-embed" does not support chat'),
+    ("/api/generate", {"suffix": "x", "options": {"seed": "x"}}, 400,
+     "registry.ollama.ai/library/demo:latest does not support insert"),
+    *((path, {"model": "plain", "think": False, "options": {"seed": "x"}, "format": "yaml"}, 500,
+       'option "seed" must be of type integer') for path in PATHS),
     *(
         (path, {"options": {name: value}}, 500, f'option "{name}" must be of {kind}')
         for path in PATHS
@@ -347,6 +366,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
             ("top_k", "x", "type integer"),
             ("seed", True, "type integer"),
             ("use_mmap", 1, "type boolean"),
+            ("stop", 1, "type array"),
             ("stop", [1], "an array of strings"),
         ]
     ),

@@ -19,6 +19,7 @@ from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
+from vllama.scheduler import Loaded
 from vllama.server import attached_app
 from vllama.settings import Settings
 
@@ -186,6 +187,18 @@ async def test_ps(alone: Alone) -> None:
     assert entry["context_length"] == alone.place.context_length
     left = datetime.fromisoformat(entry["expires_at"]) - before
     assert timedelta(minutes=9) < left < timedelta(minutes=11)
+    await alone.api.post("/api/generate", json={"model": "demo"})
+    (entry,) = (await alone.api.get("/api/ps")).json()["models"]
+    assert datetime.fromisoformat(entry["expires_at"]) - before > timedelta(minutes=9), "it stays at what was asked"
+
+
+async def test_ps_shows_first_what_stays_longest(
+    alone: Alone, gateway: Gateway, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = [Loaded(models[name], remaining, None) for name, remaining in (("plain", 5.0), ("demo", 9.0))]
+    monkeypatch.setattr(alone.scheduler, "loaded", lambda: loaded)
+    listed = (await alone.api.get("/api/ps")).json()["models"]
+    assert [entry["name"] for entry in listed] == ["demo:latest", "plain:latest"]
 
 
 async def test_ps_on_a_cpu(alone: Alone, gateway: Gateway) -> None:

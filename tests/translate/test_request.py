@@ -199,12 +199,20 @@ def test_chat_without_a_template():
 def test_tools():
     schema = {"type": "object", "properties": {"a": {"type": ["string", "null"]}}, "$defs": {}}
     declared = {"name": "f", "description": "Does it.", "parameters": schema}
-    tools = [{"type": "function", "function": declared}, {"function": {"name": "g", "description": ""}}]
+    tools = [{"type": "custom", "function": declared}, {"function": {"name": "g", "description": ""}}]
     assert chat(tools=tools).body["tools"] == [
         {"type": "function", "function": declared},
         {"type": "function", "function": {"name": "g"}},
     ]
     assert "tools" not in chat(tools=[]).body
+
+
+@pytest.mark.parametrize("think", [None, False, "low"])
+def test_tools_format_thinking_and_logprobs_together(think):
+    fields = {"tools": [{"function": {"name": "f"}}], "format": "json", "think": think}
+    asked = chat(thinks=True, logprobs=True, **fields).body
+    alone = [chat(tools=fields["tools"]), chat(format="json"), chat(thinks=True, think=think), chat(logprobs=True)]
+    assert asked == {name: value for one in alone for name, value in one.body.items()}
 
 
 PIRATE = Modelfile(
@@ -396,3 +404,10 @@ def test_a_suffix_makes_a_gap(fim_format, sent, templated):
     assert {name: asked.body.get(name) for name in sent} == sent
     assert ("suffix" in asked.body) is ("suffix" in sent)
     assert asked.body["logprobs"] == 0
+    assert asked.body["return_token_ids"] is True, "its reply has a context"
+
+
+def test_a_raw_prompt_holds_its_own_marks():
+    asked = generate(fim_format="<P>{prefix}<S>{suffix}<M>", prompt="<P>a<S>b<M>", suffix="b", raw=True)
+    assert asked.body["prompt"] == "<P>a<S>b<M>"
+    assert not {"suffix", "return_token_ids"} & asked.body.keys()

@@ -70,7 +70,7 @@ def engine_tool(tool: Tool) -> dict[str, Any]:
         function["description"] = tool.function.description
     if tool.function.parameters is not None:
         function["parameters"] = tool.function.parameters
-    return {"type": tool.type or "function", "function": function}
+    return {"type": "function", "function": function}
 
 
 def check_images(images: Iterable[str]) -> None:

@@ -83,15 +83,16 @@ def chat_request(request: ChatRequest, target: Target) -> EngineRequest:
 def generate_request(request: GenerateRequest, target: Target) -> EngineRequest:
     """What the engine is asked for a generate: a chat of one user message, the bare prompt, or a gap to fill.
 
-    With a `suffix` the model fills in what belongs before it. The prompt goes out bare for `raw`, and for a model
-    without a chat template (behind its `system`, as Ollama's default template has it). Raises ApiError for values that
-    Ollama refuses.
+    With a `suffix` the model fills in what belongs before it. The prompt goes out bare for `raw`, whatever suffix there
+    is, and for a model without a chat template (behind its `system`, as Ollama's default template has it). Raises
+    ApiError for values that Ollama refuses.
     """
     options = target.options(request)
     body = _common(request, options)
     system = request.system or target.modelfile.system
-    if request.suffix:
-        return _asked(request, options, COMPLETION_PATH, body | _gap(request, target) | _completion_logprobs(request))
+    if request.suffix and not request.raw:
+        body |= _gap(request, target) | _completion_logprobs(request) | {"return_token_ids": True}
+        return _asked(request, options, COMPLETION_PATH, body)
     if request.raw or not target.templated:
         prompt = (request.prompt or "") if request.raw else system + (request.prompt or "")
         body |= _completion_logprobs(request) | {"prompt": prompt}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct
 
-from vllama.wire.ollama import Message, Named, Tool
+from vllama.wire.ollama import Message, Named, TokenId, Tool
 
 
 class EmbedRequest(Named):
@@ -74,7 +74,7 @@ class TokenizeRequest(Named):
 
 
 class DetokenizeRequest(Named):
-    tokens: list[Annotated[int, Meta(ge=0, lt=2**32)]] | None = None
+    tokens: list[TokenId] | None = None
     keep_alive: Any = None
 
 

@@ -4,9 +4,11 @@ Source: the wire behaviour of Ollama 0.33. In a request `null` means absent; in 
 out where Ollama leaves them out.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+TokenId = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class Named(Struct):
@@ -35,8 +37,9 @@ class ToolFunction(Struct):
 
 
 class Tool(Struct):
+    """Its `type` is not looked at: a function is the only kind there is."""
+
     function: ToolFunction
-    type: str | None = None
 
 
 class CalledFunction(Struct, kw_only=True):
@@ -88,7 +91,7 @@ class GenerateRequest(Inference):
     suffix: str | None = None
     system: str | None = None
     template: str | None = None
-    context: list[int] | None = None
+    context: list[TokenId] | None = None
     raw: bool | None = None
     images: list[str] | None = None
 
