@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from blockbuster import blockbuster_ctx
 from starlette.applications import Starlette
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import served
 from tests.fake_engine import RECORDING, EngineInPlace, FakeEngine, Recordings
@@ -47,12 +48,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not RECORDING else 0
 
 
-@pytest.hookimpl(tryfirst=True)
+class _Files(LoadScopeScheduling):
+    """Hands out tests by files; all that need an engine are one unit, as they share it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engine" if nodeid.startswith(("tests/clients/", "tests/e2e/")) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
+    return _Files(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        # What needs an engine runs in one process, where all share it.
-        item.add_marker(pytest.mark.xdist_group("engine" if item.get_closest_marker("engine") else str(item.path)))
-        if RECORDING:
+    if RECORDING:
+        for item in items:
             item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test
 
 

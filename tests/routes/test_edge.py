@@ -25,12 +25,6 @@ def request(gateway=None):
     return Request({"type": "http", "method": "POST", "path": "/", "headers": [], "app": app})
 
 
-@pytest.mark.parametrize("token", ["-1", "4294967296", "1.5", '"a"', "true"])
-async def test_a_context_of_no_tokens(token):
-    body = '{"model": "m", "context": [1, ' + token + "]}"
-    assert (await refusal(body, GenerateRequest)).startswith("invalid request: context[1]: expected integer")
-
-
 @pytest.mark.parametrize("wanted", ["demo", "demo:latest", "DEMO"])
 async def test_models_are_found(wanted):
     gateway = Gateway()

@@ -166,3 +166,9 @@ async def test_the_model_wanted(body, wanted):
 async def test_generate():
     body = await read('{"model": "m", "prompt": "Hi", "raw": true, "images": [], "suffix": ""}', GenerateRequest)
     assert (body.prompt, body.raw, body.images, body.stream) == ("Hi", True, [], None)
+
+
+@pytest.mark.parametrize("token", ["-1", "4294967296", "1.5", '"a"', "true"])
+async def test_a_context_of_no_tokens(token):
+    body = '{"model": "m", "context": [1, ' + token + "]}"
+    assert (await refusal(body, GenerateRequest)).startswith("invalid request: context[1]: expected integer")
