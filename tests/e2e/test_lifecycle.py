@@ -90,10 +90,11 @@ def _dot(left: list[float], right: list[float]) -> float:
     return sum(a * b for a, b in zip(left, right, strict=True))
 
 
-def test_sigint_during_a_stream() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_stream(number: signal.Signals) -> None:
     with serve("--model", "demo", "--vllm-port", str(free_port())) as served:
         assert ask(served, "demo") == by_name("hello").answer
-        lines = check_nothing_is_left(served, signal.SIGINT, "demo")
+        lines = check_nothing_is_left(served, number, "demo")
         assert served.process.returncode == 0
         assert "the server is stopping" in lines[-1]["error"]
 
@@ -121,14 +122,6 @@ def test_the_wheel_serves_the_demo_until_sigkill(installed: Path, tmp_path: Path
     with serve("--model", "demo", script=installed, cwd=tmp_path) as served:
         assert ask(served, "demo") == by_name("hello").answer
         check_nothing_is_left(served, signal.SIGKILL, "demo")
-
-
-def test_sigterm_during_a_stream(demo: Served) -> None:
-    """Ends the session's gateway: this file's last test, and the last that uses it."""
-    assert ask(demo, "demo") == by_name("hello").answer
-    lines = check_nothing_is_left(demo, signal.SIGTERM, "demo")
-    assert demo.process.returncode == 0
-    assert "the server is stopping" in lines[-1]["error"]
 
 
 @pytest.mark.parametrize(
