@@ -245,7 +245,7 @@ async def test_an_engine_that_tells_no_tokens(alone: Alone) -> None:
     alone.engine.script(missing)
     refused = await alone.api.post("/api/chat", json=chat_body("hello", _debug_render_only=True))
     assert (refused.status_code, refused.json()) == (
-        400, {"error": "the engine has no /tokenize, which this request needs"},
+        400, {"error": "the engine has no /tokenize, which context and _debug_render_only need: leave them out"},
     )  # fmt: skip
     alone.engine.script(missing, Stream(*chat_events("Hi")))
     lines = lines_of(await alone.api.post("/api/chat", json=chat_body("hello", options={"num_ctx": 100})))

@@ -124,3 +124,11 @@ async def test_faults_of_the_engine(alone: Alone, behaviour: Any, status: int, t
         response = await alone.api.post(path, json={"model": "demo"} | fields)
         assert response.status_code == status
         assert response.json()["error"].startswith(text)
+
+
+async def test_an_answer_that_has_begun_is_counted_as_it_is_gone_on_with(alone: Alone) -> None:
+    alone.engine.script(whole({"count": 1, "max_model_len": 4096, "tokens": [1]}))
+    messages = [*SAY, {"role": "assistant", "content": "Arr"}]
+    assert (await alone.api.post(TOKENIZE, json={"model": "demo", "messages": messages})).status_code == 200
+    asked = alone.engine.last_body
+    assert (asked["continue_final_message"], asked["add_generation_prompt"]) == (True, False)

@@ -18,14 +18,12 @@ from vllama.translate.history import (
     without_media,
 )
 from vllama.translate.messages import EngineMessage
-from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest
+from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, RENDERED, EngineRequest
 from vllama.wire.embed import EngineText, EngineTokens
 
 T = TypeVar("T")
 
-_RENDERED = ("chat_template_kwargs", "chat_template", "tools", "add_generation_prompt", "continue_final_message")
-"""What of a chat request decides how it is rendered."""
-_CHAT_ONLY = (*_RENDERED, "messages", "reasoning_effort", "thinking_token_budget", "top_logprobs", "tool_choice")
+_CHAT_ONLY = (*RENDERED, "messages", "reasoning_effort", "thinking_token_budget", "top_logprobs", "tool_choice")
 _BEGINNINGS = frozenset(
     {"<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>", "[gMASK]"}
 )
@@ -144,7 +142,7 @@ async def _tokens(
 ) -> EngineTokens:
     body: dict[str, Any] = {"return_token_strs": True} if strings else {}
     if asked.path == CHAT_PATH:
-        body |= {name: asked.body[name] for name in _RENDERED if name in asked.body}
+        body |= {name: asked.body[name] for name in RENDERED if name in asked.body}
         body["messages"] = without_media(messages if messages is not None else asked.body["messages"])
     elif isinstance(prompt := asked.body["prompt"], list):
         return EngineTokens(len(prompt), prompt)
@@ -158,7 +156,9 @@ async def _post(lease: Lease, path: str, body: dict[str, Any], type_: type[T]) -
     async with lease.client.request("POST", path, data) as response:
         answer = await response.read()
         if response.status in (404, 405):
-            raise _NoTokenizerError(400, f"the engine has no {path}, which this request needs")
+            raise _NoTokenizerError(
+                400, f"the engine has no {path}, which context and _debug_render_only need: leave them out"
+            )
         if response.status != 200:
             raise ApiError(*failure_text(response.status, answer))
         return msgspec.json.decode(answer, type=type_)

@@ -14,12 +14,12 @@ from vllama.routes._ask import Question, ask, checked_keep_alive, durations
 from vllama.routes._edge import find_model
 from vllama.routes._reading import read_body, read_fields, text_field
 from vllama.routes._relay import Handover, hand_over
-from vllama.translate.request import Target, chat_request
+from vllama.translate.request import RENDERED, Target, chat_request
 from vllama.wire.embed import DetokenizeRequest, EngineText, EngineTokens, TokenizeRequest
 from vllama.wire.ollama import ChatRequest
 
 _ACTION = "tokenizing"
-_PROMPT_FIELDS = ("prompt", "messages", "tools", "chat_template_kwargs")
+_PROMPT_FIELDS = ("prompt", "messages", *RENDERED)
 
 
 async def tokenize(request: Request) -> Response:

@@ -18,6 +18,9 @@ from vllama.wire.ollama import ChatRequest, GenerateRequest, Inference, Message
 CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/v1/completions"
 
+RENDERED = ("chat_template_kwargs", "chat_template", "tools", "add_generation_prompt", "continue_final_message")
+"""What of a chat's body, beside its messages, decides which tokens the model sees."""
+
 _LEVELS = ("low", "medium", "high", "max")
 _CONSTRAINTS = ("regex", "choice", "grammar", "json", "json_object", "structural_tag")
 _MOST_LOGPROBS = 20
