@@ -453,6 +453,7 @@ async def test_a_reply_that_cannot_be_read(alone: Alone, reply: Any) -> None:
     ("end", "message"),
     [
         (events({"error": {"message": "out of memory", "code": 500}}, "[DONE]"), "out of memory"),
+        (events("garbage"), "the engine's reply cannot be read"),
         ([], "its reply broke off"),
     ],
 )

@@ -23,7 +23,11 @@ def engine_failures() -> Iterator[None]:
     except EngineError as error:
         raise ApiError(500, f"{DIED}: {error.message}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(500, f"the engine's reply cannot be read: {error}") from error
+        raise unreadable(error) from error
+
+
+def unreadable(error: Exception) -> ApiError:
+    return ApiError(500, f"the engine's reply cannot be read: {error}")
 
 
 def broken_off() -> ApiError:

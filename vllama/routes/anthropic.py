@@ -16,9 +16,10 @@ from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, JSONResponse, begin, until_client_leaves
 from vllama.models.catalogue import Model
+from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import Question, ask
 from vllama.routes._edge import find_model, gateway_of, quote
-from vllama.routes._failures import broken_off, engine_failures, refusal
+from vllama.routes._failures import broken_off, engine_failures, refusal, unreadable
 from vllama.routes._reading import read_body
 from vllama.scheduler import Lease
 from vllama.translate.anthropic import Asked, check_request, message_request, prompt
@@ -73,9 +74,8 @@ async def _read(request: Request, *, counting: bool) -> tuple[Asked, Model]:
     model = await find_model(request, asked.request.wanted)
     if model.lacks("completion"):
         raise ApiError(400, f"{quote(asked.request.wanted)} does not support chat")
-    for capability, needed in (("tools", asked.tools), ("vision", asked.shows_images)):
-        if needed and model.lacks(capability):
-            raise ApiError(400, f"{model.name.qualified} does not support {capability}")
+    needs = {"tools": asked.tools, "vision": asked.shows_images}
+    check_abilities(model, [capability for capability, needed in needs.items() if needed])
     return asked, model
 
 
@@ -130,12 +130,15 @@ async def _translated_events(response: EngineResponse, reply: MessageReply) -> A
 
 
 def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError | None]:
-    """The events for events that came together, up to one that is an error."""
+    """The events for events that came together, up to one that is an error, or no event at all."""
     translated: list[Event] = []
     for event in batch:
         if event == b"[DONE]":
             continue
-        completion = _decode(event)
+        try:
+            completion = _decode(event)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return encode_events(translated), unreadable(error)
         if completion.error is not None:
             return encode_events(translated), ApiError(*failure_text(500, event))
         translated += reply.feed(completion)

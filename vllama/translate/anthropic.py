@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from vllama.errors import ApiError
-from vllama.models.modelfile import Modelfile
 from vllama.translate.anthropic_messages import EngineMessage, has_images, read_conversation
+from vllama.translate.openai import preamble
 from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
 from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest, Target
 from vllama.wire.anthropic import MessagesRequest, Tool, ToolChoice
@@ -74,7 +74,7 @@ def message_request(asked: Asked, target: Target, context_length: int | None) ->
 
 def prompt(asked: Asked, target: Target) -> dict[str, Any]:
     """All that decides which tokens the model sees, as the engine's chats and its `/tokenize` are told."""
-    messages = [*_preamble(asked, target.modelfile), *asked.conversation]
+    messages = [*preamble(target.modelfile, asked.conversation), *asked.conversation]
     if not target.templated:
         return {"prompt": "".join(_text(message) for message in messages)}
     body: dict[str, Any] = {"messages": messages}
@@ -102,14 +102,6 @@ def _options(request: MessagesRequest) -> dict[str, Any]:
         return check_options(given)
     except ApiError as error:
         raise ApiError(400, error.message) from None
-
-
-def _preamble(asked: Asked, modelfile: Modelfile) -> list[EngineMessage]:
-    """The Modelfile's messages, behind its system text where the client gives none."""
-    messages = [{"role": role, "content": content} for role, content in modelfile.messages]
-    if modelfile.system and asked.conversation[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": modelfile.system})
-    return messages
 
 
 def _text(message: EngineMessage) -> str:

@@ -15,6 +15,7 @@ from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.openai_messages import Object, abilities, kind, read_messages
 from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
+from vllama.translate.request import check_top_logprobs
 from vllama.translate.spacing import Trimmer
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest, Sampled
 
@@ -67,8 +68,7 @@ def read_chat(members: Mapping[str, Any], request: ChatRequest) -> Chat:
     messages = read_messages(request.messages)
     effort = request.reasoning.effort if request.reasoning else None
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    if not 0 <= (request.top_logprobs or 0) <= 20:
-        raise ApiError(400, "top_logprobs must be between 0 and 20")
+    check_top_logprobs(request.top_logprobs)
     # What has no meaning without another member Ollama does not look at, and the engine refuses.
     conditional: dict[str, Any] = {"stream_options": request.stream, "top_logprobs": request.logprobs}
     conditional |= dict.fromkeys(_WITH_TOOLS, request.tools)
