@@ -74,7 +74,6 @@ def test_parse(text: str, short: str, qualified: str | None) -> None:
         "-x",
         ".x",
         "x:-y",
-        "x:a:b",
         "peft:a:b:c:d",
         "peft:a::c",
         "peft:a/b:c",

@@ -177,7 +177,8 @@ def _require(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _rank(settings: Mapping[str, Any]) -> int:
-    return max(settings["r"], *(settings.get("rank_pattern") or {0: 0}).values())
+    ranks: list[int] = [settings["r"], *(settings.get("rank_pattern") or {}).values()]
+    return max(ranks)
 
 
 def _mlx_adapter(path: Path, settings: Mapping[str, Any]) -> Adapter:

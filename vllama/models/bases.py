@@ -42,7 +42,9 @@ def base_of(adapter: Adapter, name: str, known: Iterable[tuple[ModelName, str]],
             )
         if sources:
             return found[0]
-    raise ConfigError(f"the adapter {name} wants the base {wanted}, which is not here", _how_to_get(wanted, adapter, name))
+    raise ConfigError(
+        f"the adapter {name} wants the base {wanted}, which is not here", _how_to_get(wanted, adapter, name)
+    )
 
 
 def _steps(wanted: str, known: list[tuple[ModelName, str]], strict: bool) -> Iterator[list[Base]]:
@@ -61,7 +63,11 @@ def _steps(wanted: str, known: list[tuple[ModelName, str]], strict: bool) -> Ite
     last = _last_part(original)
     # A repository of another organisation may be another model; a folder is called as its owner likes.
     folders_only = original == wanted and _is_hub_id(wanted)
-    yield [model for model in models if _last_part(model.source) == last and not (folders_only and _is_hub_id(model.source))]
+    yield [
+        model
+        for model in models
+        if _last_part(model.source) == last and not (folders_only and _is_hub_id(model.source))
+    ]
 
 
 def _identity(source: str) -> str:

@@ -63,7 +63,8 @@ def _other_vocabulary(tensors: Iterable[Tensor], weights: Iterable[Tensor], voca
 
 def _changes(tensors: Iterable[Tensor]) -> Mapping[str, Shape]:
     """The shape of the matrix that each module's A and B change, its smaller side first: some layers are turned."""
-    inputs, outputs = {}, {}
+    inputs: dict[str, int] = {}
+    outputs: dict[str, int] = {}
     for tensor in tensors:
         if (part := _LORA.fullmatch(tensor.name)) and len(tensor.shape) == 2:
             (inputs if part[2] == "A" else outputs)[part[1]] = tensor.shape[1 if part[2] == "A" else 0]
