@@ -27,24 +27,34 @@ def base_of(adapter: Adapter, name: str, known: Iterable[tuple[ModelName, str]],
     folder or a hub repository; else it is what the adapter's folder tells. Raises ConfigError where no model is it, or
     more than one.
     """
-    models = list(known)
     wanted = given or adapter.base
     if not wanted:
         raise ConfigError(
             f"the adapter {name} ({adapter.path}) does not tell its base model", f"name it: {_by_hand(adapter, name)}"
         )
-    for found in _steps(wanted, models, strict=bool(given)):
-        if len(sources := {model.source for model in found}) > 1:
-            choices = ", ".join(sorted(str(model.name or model.source) for model in found))
-            raise ConfigError(
-                f"the adapter {name} wants the base {wanted}, which could be any of {choices}",
-                f"name one: {_by_hand(adapter, name)}",
-            )
-        if sources:
-            return found[0]
+    found = candidates(wanted, known, strict=bool(given))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(sorted(str(model.name or model.source) for model in found))
+        raise ConfigError(
+            f"the adapter {name} wants the base {wanted}, which could be any of {choices}",
+            f"name one: {_by_hand(adapter, name)}",
+        )
     raise ConfigError(
         f"the adapter {name} wants the base {wanted}, which is not here", _how_to_get(wanted, adapter, name)
     )
+
+
+def candidates(wanted: str, known: Iterable[tuple[ModelName, str]], strict: bool = False) -> list[Base]:
+    """The models that are surest to be meant by a base's name or path, one of each source.
+
+    strict: take it at its word, not for a path or a copy on another machine.
+    """
+    for found in _steps(wanted, list(known), strict):
+        if by_source := {model.source: model for model in reversed(found)}:
+            return list(by_source.values())
+    return []
 
 
 def _steps(wanted: str, known: list[tuple[ModelName, str]], strict: bool) -> Iterator[list[Base]]:
