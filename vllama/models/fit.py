@@ -18,10 +18,11 @@ _UNPACKED = ("F", "BF")
 Shape = tuple[int, ...]
 
 
-def check_fit(adapter: Adapter, name: str, base: Checkpoint) -> None:
+def check_fit(adapter: Adapter, name: str, base: Checkpoint, *, merging: bool = False) -> None:
     """Refuse an adapter that was trained on another model than this base. Raises ConfigError.
 
-    Only what is sure is refused: weights that are packed, renamed or without a header are taken to fit.
+    Only what is sure is refused: weights that are packed, renamed or without a header are taken to fit. merging: tokens
+    may have been added to the base's.
     """
     tensors, weights = read_adapter_tensors(adapter), read_tensors(base)
     if reason := next(_misfits(tensors, weights), ""):
@@ -29,7 +30,7 @@ def check_fit(adapter: Adapter, name: str, base: Checkpoint) -> None:
             f"the adapter {name} was not trained on {base.path}: {reason}",
             f"name its base: --lora {name}={adapter.path}@BASE",
         )
-    if reason := _other_vocabulary(tensors, weights, base.vocab_size):
+    if not merging and (reason := _other_vocabulary(tensors, weights, base.vocab_size)):
         raise ConfigError(
             f"the adapter {name} cannot be served on {base.path}: {reason}",
             f"run `vllama merge {name}`, which makes a model of both",
