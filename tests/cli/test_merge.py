@@ -7,6 +7,7 @@ import pytest
 
 from vllama import cli, demo
 from vllama.cli import _install
+from vllama.engine import install
 from vllama.engine import merge as module
 from vllama.engine.install import Environment, InstallStep, Profile
 from vllama.models.names import parse
@@ -20,7 +21,8 @@ def merges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Path, 
     recorded: list[tuple[Path, ...]] = []
     environment = Environment(tmp_path / "python", "9.9", Profile.CPU, tmp_path / "flags.json")
 
-    def merge(adapter: Path, base: Path, output: Path, used: Environment, report: Any) -> Path:
+    def merge(adapter: Path, base: Path, output: Path, used: Environment, report: Any, links: list[str]) -> Path:
+        assert links == ["/wheels", "/configured"]
         assert used is environment
         report(InstallStep("merging", 0.5))
         recorded.append((adapter, base, output))
@@ -28,6 +30,8 @@ def merges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Path, 
 
     monkeypatch.setattr(module, "merge", merge)
     monkeypatch.setattr(_install, "install_engine", lambda settings: environment)
+    monkeypatch.setattr(install, "configured_find_links", lambda environ: ["/configured"])
+    monkeypatch.setenv("VLLAMA_FIND_LINKS", "/wheels")
     monkeypatch.setenv("VLLAMA_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(tmp_path)
