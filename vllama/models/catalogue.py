@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from vllama import demo
 from vllama.errors import ConfigError
@@ -33,6 +34,13 @@ class Model:
     checkpoint: Checkpoint | None = None
     context_length: int | None = None
     modelfile: Modelfile = field(default_factory=Modelfile)
+    revision: str | None = None
+    adapter: Any = None
+
+    @property
+    def weights(self) -> str:
+        """Equal for models that one engine serves, whatever adapter or Modelfile goes with them."""
+        return self.source
 
     @property
     def capabilities(self) -> tuple[str, ...]:
