@@ -29,7 +29,7 @@ from vllama.models.catalogue import Catalogue, Model
 from vllama.models.inspect import inspect
 from vllama.models.names import parse
 from vllama.protocol import Protocol
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 # The processes that these tests start would each compile all that they import.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

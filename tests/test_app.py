@@ -19,7 +19,7 @@ from vllama.errors import ApiError, EngineError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 
 class Places:

@@ -23,7 +23,7 @@ from tests.permissive_engine import endless, permissive
 from vllama.app import create_app
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 STREAM = {"stream": True}
 WHOLE = {"stream": False}

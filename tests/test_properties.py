@@ -24,7 +24,7 @@ from vllama.dialects import ANTHROPIC, OLLAMA, dialect_of
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 VALID_OF_EACH = 60
 ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:latest")

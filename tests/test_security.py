@@ -27,7 +27,7 @@ from vllama.engine.install import Environment, Profile
 from vllama.framing import stream
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 from vllama.security.guard import Guard
 from vllama.security.hosts import names_this_machine
 from vllama.security.keys import any_valid, digest

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import uvloop
+from vllama.scheduler import Lease, Loaded, LocalScheduler
 
 from vllama import scheduler as scheduler_module
 from vllama.engine.engine import State
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Model
 from vllama.models.names import parse
-from vllama.scheduler import Lease, Loaded, LocalScheduler
 
 A, B, C = (Model(parse(name), source=name, engine_name=name) for name in "abc")
 INF = math.inf

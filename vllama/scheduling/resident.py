@@ -1,0 +1,260 @@
+"""An engine in memory, or on its way there, and the names under which it is used."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from vllama.engine.engine import State
+from vllama.models.catalogue import Model
+from vllama.scheduling.engines import Engine, Engines
+from vllama.scheduling.plan import Demand
+from vllama.scheduling.scheduler import Lease, Loaded
+from vllama.scheduling.shelf import Changed, Shelf
+
+
+@dataclass(frozen=True)
+class Terms:
+    """keep_alive: seconds, for names of whose time nothing was said. pinned: keys of names that are never unloaded."""
+
+    keep_alive: float
+    pinned: frozenset[str]
+
+
+@dataclass(eq=False)
+class Tenant:
+    """A name in use on an engine.
+
+    asked: the model as last asked for. model: the same with what is known since. idle_since: by the loop's clock, None
+    while it is used or loads. failed: its adapter could not be loaded; the engine stays as long as it would have.
+    """
+
+    asked: Model
+    model: Model
+    keep_alive: float
+    pinned: bool
+    users: int = 0
+    idle_since: float | None = None
+    failed: bool = False
+
+    @property
+    def remaining(self) -> float:
+        if self.idle_since is None:
+            return self.keep_alive
+        return max(0.0, self.idle_since + self.keep_alive - asyncio.get_running_loop().time())
+
+    @property
+    def is_idle(self) -> bool:
+        return self.idle_since is not None
+
+    @property
+    def has_expired(self) -> bool:
+        return self.is_idle and self.remaining <= 0
+
+    def stay(self, keep_alive: float | None) -> None:
+        if keep_alive is not None and not self.pinned:
+            self.keep_alive = keep_alive
+
+    def enter(self) -> None:
+        self.users += 1
+        self.idle_since = None
+
+    def rest(self) -> None:
+        self.idle_since = asyncio.get_running_loop().time()
+
+
+@dataclass(eq=False)
+class Resident:
+    """Weights in memory, or on their way there: fetched first, started when there is room.
+
+    model: the one first asked for, with what is known since. closed: nobody is let in, as its memory is wanted, or
+    changes hands. outgrown: nobody is let in, as an adapter wants more than the engine was started for.
+    """
+
+    weights: str
+    model: Model
+    terms: Terms
+    tenants: dict[tuple[str, str], Tenant] = field(default_factory=dict)
+    engine: Engine | None = None
+    shelf: Shelf | None = None
+    rank: int = 0
+    fetching: asyncio.Task[None] | None = None
+    watch: asyncio.Task[bool] | None = None
+    closed: bool = False
+    outgrown: bool = False
+
+    @property
+    def state(self) -> State:
+        return State.STARTING if self.engine is None else self.engine.state
+
+    @property
+    def is_fetched(self) -> bool:
+        return self.fetching is None
+
+    @property
+    def is_dead(self) -> bool:
+        return self.engine is not None and (self.engine.state is State.FAILED or self.engine.ended.is_set())
+
+    @property
+    def can_be_loaded(self) -> bool:
+        waits = self.is_fetched if self.engine is None else self.state is State.ASLEEP
+        return waits and not self.closed and not self.is_dead
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is State.READY and not self.closed
+
+    @property
+    def is_busy(self) -> bool:
+        return any(tenant.users for tenant in self.tenants.values()) or (self.shelf is not None and self.shelf.busy)
+
+    @property
+    def is_pinned(self) -> bool:
+        return any(tenant.pinned for tenant in self.tenants.values())
+
+    @property
+    def keep_alive(self) -> float:
+        return max((tenant.keep_alive for tenant in self.tenants.values()), default=0.0)
+
+    @property
+    def has_expired(self) -> bool:
+        return all(tenant.has_expired for tenant in self.tenants.values())
+
+    def serves(self, model: Model) -> bool:
+        """Whether the model can be used at once."""
+        return self.is_ready and not self.outgrown and (model.adapter is None or self._holds(model.engine_name))
+
+    def _holds(self, adapter: str) -> bool:
+        return self.shelf is not None and self.shelf.serves(adapter)
+
+    def tenant(self, model: Model) -> Tenant:
+        """The tenant of the model's name, which is one from now on. A name that changed its adapter is another one."""
+        key = (model.name.key, model.engine_name if model.adapter else "")
+        tenant = self.tenants.get(key)
+        if tenant is None:
+            pinned = model.name.key in self.terms.pinned
+            keep_alive = float("inf") if pinned else self.terms.keep_alive
+            tenant = self.tenants[key] = Tenant(model, self._known(model), keep_alive, pinned)
+        elif tenant.asked is not model:
+            tenant.asked, tenant.model = model, self._known(model)
+        return tenant
+
+    def _known(self, model: Model) -> Model:
+        checkpoint, revision = model.checkpoint or self.model.checkpoint, model.revision or self.model.revision
+        name = model.engine_name if model.adapter or self.engine is None else self.engine.name
+        return replace(model, checkpoint=checkpoint, revision=revision, engine_name=name)
+
+    def learn(self) -> None:
+        """Tell all tenants what is known of the weights and the engine by now."""
+        for tenant in self.tenants.values():
+            tenant.model = self._known(tenant.asked)
+
+    @property
+    def model_to_start(self) -> Model:
+        """The one that asks most of the engine."""
+        return max((tenant.model for tenant in self.tenants.values()), key=_rank, default=self.model)
+
+    async def demand(self, engines: Engines) -> Demand:
+        """Its engine takes again what it took before it slept."""
+        if self.engine is not None:
+            return Demand(self.engine.size, self.engine.size)
+        return await engines.demand(self.model_to_start)
+
+    def install(self, engines: Engines, share: int | None) -> Engine:
+        model = self.model_to_start
+        self.engine, self.rank = engines.engine(model, share), _rank(model)
+        return self.engine
+
+    def open(self, changed: Changed) -> None:
+        """Its engine is ready: started, or woken."""
+        assert self.engine is not None
+        self.learn()
+        if self.shelf is None and self.engine.adapters is not None:
+            self.shelf = Shelf(self.engine, self.engine.adapters.slots, changed)
+
+    async def end(self) -> None:
+        """Stop all that is done for it, and its engine."""
+        tasks = [task for task in (self.fetching, self.watch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.shelf is not None:
+            await self.shelf.clear()
+        if self.engine is not None:
+            await self.engine.stop()
+
+    def lease(self, tenant: Tenant) -> Lease:
+        assert self.engine is not None
+        return Lease(self.engine.client, tenant.model, self.engine.context_length)
+
+    def has_place_for(self, model: Model) -> bool:
+        """Whether nothing has to be done for the model to be served, or that is being done."""
+        name = model.engine_name
+        return model.adapter is None or (
+            self.shelf is not None and (name in self.shelf.ready or self.shelf.moves(name))
+        )
+
+    def tenants_of(self, adapter: str) -> list[Tenant]:
+        return [
+            tenant for tenant in self.tenants.values() if tenant.asked.adapter and tenant.asked.engine_name == adapter
+        ]
+
+    def drop(self, tenant: Tenant) -> None:
+        self.tenants = {key: other for key, other in self.tenants.items() if other is not tenant}
+
+    def drop_adapter(self, adapter: str) -> None:
+        for tenant in self.tenants_of(adapter):
+            self.drop(tenant)
+
+    def expire_some(self) -> None:
+        """Let go of the names whose time is up, as long as others keep the engine."""
+        for tenant in [tenant for tenant in self.tenants.values() if tenant.has_expired]:
+            if not self.has_expired:
+                self.drop(tenant)
+                name = tenant.asked.engine_name
+                if tenant.asked.adapter and self.shelf and not self.tenants_of(name):
+                    self.shelf.take_off(name)
+
+    def settle(self) -> None:
+        """From now on the time of all counts that have what they came for and are not used."""
+        for tenant in self.tenants.values():
+            if tenant.users == 0 and not tenant.is_idle and self.serves(tenant.asked):
+                tenant.rest()
+
+    def rival(self) -> tuple[str | None, bool]:
+        """The adapter to make place for another, the one least recently used, and whether somebody still uses it."""
+        assert self.shelf is not None
+        candidates = []
+        for adapter in self.shelf.ready:
+            tenants = self.tenants_of(adapter)
+            if not any(tenant.pinned for tenant in tenants):
+                used = any(tenant.users for tenant in tenants)
+                last = max((tenant.idle_since or 0.0 for tenant in tenants), default=0.0)
+                candidates.append((used, last, adapter))
+        used, _, rival = min(candidates, default=(False, 0.0, None))
+        return rival, used
+
+    def must_go(self, *, waited: bool, pressed: bool, draining: bool) -> bool:
+        """Whether it is to be removed.
+
+        waited: whether somebody waits for it. pressed: whether somebody waits for anything.
+        """
+        if self.engine is None:
+            return not waited and (self.is_fetched or draining or self.keep_alive <= 0)
+        if self.is_dead:
+            return pressed or not self.is_busy
+        return not self.is_busy and (self.outgrown or (self.has_expired and not waited))
+
+    def shown(self) -> Iterator[Loaded]:
+        if self.is_dead or self.state is State.ASLEEP:
+            return
+        context_length, size = (self.engine.context_length, self.engine.size) if self.engine else (None, 0)
+        for tenant in self.tenants.values():
+            if not tenant.failed:
+                going = self.state is State.STOPPING or self.closed
+                coming = self.state is State.READY and not going and not tenant.is_idle and not tenant.users
+                state = State.STARTING if coming else self.state
+                yield Loaded(tenant.model, 0.0 if going else tenant.remaining, context_length, state, size)
+
+
+def _rank(model: Model) -> int:
+    return model.adapter.rank if model.adapter else 0
