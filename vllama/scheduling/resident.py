@@ -189,9 +189,7 @@ class Resident:
     def has_place_for(self, model: Model) -> bool:
         """Whether nothing has to be done for the model to be served, or that is being done."""
         name = model.engine_name
-        return model.adapter is None or (
-            self.shelf is not None and (name in self.shelf.ready or self.shelf.moves(name))
-        )
+        return model.adapter is None or (self.shelf is not None and self.shelf.has(name))
 
     def tenants_of(self, adapter: str) -> list[Tenant]:
         return [
