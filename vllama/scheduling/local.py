@@ -68,11 +68,13 @@ class LocalScheduler:
             self._leave(tenant)
 
     def unload(self, model: Model) -> None:
-        for resident in self._residents.values():
-            for tenant in resident.tenants.values():
-                if tenant.asked.name.key == model.name.key:
-                    tenant.stay(0.0)
-                    self._mover.wake()
+        for tenant in self._tenants_named(model):
+            tenant.stay(0.0)
+            self._mover.wake()
+
+    def _tenants_named(self, model: Model) -> list[Tenant]:
+        tenants = (tenant for resident in self._residents.values() for tenant in resident.tenants.values())
+        return [tenant for tenant in tenants if tenant.asked.name.key == model.name.key]
 
     def loaded(self) -> list[Loaded]:
         return [shown for resident in self._residents.values() for shown in resident.shown()]
@@ -109,9 +111,17 @@ class LocalScheduler:
         self._mover.wake()
 
     def _admit(self, resident: Resident, model: Model, keep_alive: float | None) -> Tenant:
-        tenant = resident.tenant(model)
+        tenant = self._tenant(resident, model)
         tenant.stay(keep_alive)
         tenant.enter()
+        return tenant
+
+    def _tenant(self, resident: Resident, model: Model) -> Tenant:
+        tenant = resident.find(model)
+        if tenant is None:
+            for elsewhere in self._tenants_named(model):  # where the name led until now
+                elsewhere.retire()
+            tenant = resident.take_in(model)
         return tenant
 
     def _leave(self, tenant: Tenant) -> None:
@@ -139,7 +149,7 @@ class LocalScheduler:
         resident = self._residents.get(model.weights) or self._call_for(model)
         if resident.closed or resident.is_dead or waiter.granted.done():
             return
-        tenant = resident.tenant(model)
+        tenant = self._tenant(resident, model)
         tenant.stay(waiter.keep_alive)
         tenant.failed = False
         if resident.serves(model):

@@ -54,6 +54,9 @@ class Tenant:
         if keep_alive is not None and not self.pinned:
             self.keep_alive = keep_alive
 
+    def retire(self) -> None:
+        self.pinned, self.keep_alive = False, 0.0
+
     def enter(self) -> None:
         self.users += 1
         self.idle_since = None
@@ -126,16 +129,17 @@ class Resident:
     def _holds(self, adapter: str) -> bool:
         return self.shelf is not None and self.shelf.serves(adapter)
 
-    def tenant(self, model: Model) -> Tenant:
-        """The tenant of the model's name, which is one from now on. A name that changed its adapter is another one."""
-        key = (model.name.key, model.engine_name if model.adapter else "")
-        tenant = self.tenants.get(key)
-        if tenant is None:
-            pinned = model.name.key in self.terms.pinned
-            keep_alive = float("inf") if pinned else self.terms.keep_alive
-            tenant = self.tenants[key] = Tenant(model, self._known(model), keep_alive, pinned)
-        elif tenant.asked is not model:
+    def find(self, model: Model) -> Tenant | None:
+        """The tenant of the model's name."""
+        tenant = self.tenants.get(_key(model))
+        if tenant is not None and tenant.asked is not model:
             tenant.asked, tenant.model = model, self._known(model)
+        return tenant
+
+    def take_in(self, model: Model) -> Tenant:
+        pinned = model.name.key in self.terms.pinned
+        keep_alive = float("inf") if pinned else self.terms.keep_alive
+        tenant = self.tenants[_key(model)] = Tenant(model, self._known(model), keep_alive, pinned)
         return tenant
 
     def _known(self, model: Model) -> Model:
@@ -252,6 +256,11 @@ class Resident:
                 coming = self.state is State.READY and not going and not tenant.is_idle and not tenant.users
                 state = State.STARTING if coming else self.state
                 yield Loaded(tenant.model, 0.0 if going else tenant.remaining, context_length, state, size)
+
+
+def _key(model: Model) -> tuple[str, str]:
+    """A name that changed its adapter is another tenant."""
+    return model.name.key, model.engine_name if model.adapter else ""
 
 
 def _rank(model: Model) -> int:
