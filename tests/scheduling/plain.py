@@ -96,6 +96,7 @@ class Engines:
     """made: every engine, in order. events: what happened to them. held: first words of what does not happen at once.
 
     failures: what the next such thing raises, None for nothing. memory: bytes of the machine.
+    check: called at each event.
     """
 
     def __init__(self) -> None:
@@ -110,15 +111,20 @@ class Engines:
         self.limits: AdapterLimits | None = AdapterLimits(slots=2, rank=16)
         self.can_sleep = False
         self.checkpoints: dict[str, Any] = {}
+        self.check: Callable[[str], None] = lambda event: None
         self._released = asyncio.Event()
 
     async def step(self, event: str, *, after: bool = False) -> None:
         """after: tell of it once it has happened."""
         if not after:
-            self.events.append(event)
+            self._note(event)
         await self._hold(event)
         if after:
-            self.events.append(event)
+            self._note(event)
+
+    def _note(self, event: str) -> None:
+        self.events.append(event)
+        self.check(event)
 
     async def _hold(self, event: str) -> None:
         keys = (event, event.split()[0])

@@ -151,7 +151,7 @@ class LocalScheduler:
             return
         tenant = self._tenant(resident, model)
         tenant.stay(waiter.keep_alive)
-        tenant.failed = False
+        tenant.try_again()
         if resident.serves(model):
             self._waiters.remove(waiter)
             waiter.granted.set_result((resident, self._admit(resident, model, waiter.keep_alive)))
@@ -235,20 +235,16 @@ class LocalScheduler:
         # An engine that died takes its adapters along: those who wait are served by its successor.
         if error is not None and not resident.is_dead:
             for tenant in resident.tenants_of(name):
-                tenant.failed = True
-                tenant.rest()
+                tenant.give_up()
             self._refuse_for(resident, error, name)
         if serve:
             self.serve()
         self._mover.wake()
 
     def _drop_unplaced(self, resident: Resident) -> None:
-        """Names whose adapter found no place and that nobody waits for any more."""
-        if not resident.is_ready:
-            return
-        for tenant in list(resident.tenants.values()):
-            placed = tenant.failed or resident.has_place_for(tenant.asked)
-            if not (placed or self.waits_for(resident, tenant.asked.engine_name)):
+        """Names whose adapter found no place and that nobody waits for any more, or not here."""
+        for tenant in resident.unplaced():
+            if resident.closed or not self.waits_for(resident, tenant.asked.engine_name):
                 resident.drop(tenant)
 
     def waits_for(self, resident: Resident, adapter: str | None = None) -> bool:

@@ -54,6 +54,14 @@ class Tenant:
         if keep_alive is not None and not self.pinned:
             self.keep_alive = keep_alive
 
+    def give_up(self) -> None:
+        self.failed = True
+        self.rest()
+
+    def try_again(self) -> None:
+        if self.failed:
+            self.failed, self.idle_since = False, None
+
     def retire(self) -> None:
         self.pinned, self.keep_alive = False, 0.0
 
@@ -69,8 +77,9 @@ class Tenant:
 class Resident:
     """Weights in memory, or on their way there: fetched first, started when there is room.
 
-    model: the one first asked for, with what is known since. closed: nobody is let in, as its memory is wanted, or
-    changes hands. outgrown: nobody is let in, as an adapter wants more than the engine was started for.
+    model: the one first asked for, with what is known since. opened: whether its engine was ever ready. closed: nobody
+    is let in, as its memory is wanted, or changes hands. outgrown: nobody is let in, as an adapter wants more than the
+    engine was started for.
     """
 
     weights: str
@@ -82,6 +91,7 @@ class Resident:
     rank: int = 0
     fetching: asyncio.Task[None] | None = None
     watch: asyncio.Task[bool] | None = None
+    opened: bool = False
     closed: bool = False
     outgrown: bool = False
 
@@ -104,7 +114,7 @@ class Resident:
 
     @property
     def is_ready(self) -> bool:
-        return self.state is State.READY and not self.closed
+        return self.opened and self.state is State.READY and not self.closed
 
     @property
     def is_busy(self) -> bool:
@@ -124,10 +134,12 @@ class Resident:
 
     def serves(self, model: Model) -> bool:
         """Whether the model can be used at once."""
-        return self.is_ready and not self.outgrown and (model.adapter is None or self._holds(model.engine_name))
+        if not self.is_ready or self.outgrown or not self._holds(model):
+            return False
+        return model.adapter is None or self.shelf is None or self.shelf.closing != model.engine_name
 
-    def _holds(self, adapter: str) -> bool:
-        return self.shelf is not None and self.shelf.serves(adapter)
+    def _holds(self, model: Model) -> bool:
+        return model.adapter is None or (self.shelf is not None and model.engine_name in self.shelf.ready)
 
     def find(self, model: Model) -> Tenant | None:
         """The tenant of the model's name."""
@@ -171,6 +183,7 @@ class Resident:
     def open(self, changed: Changed) -> None:
         """Its engine is ready: started, or woken."""
         assert self.engine is not None
+        self.opened = True
         self.learn()
         if self.shelf is None and self.engine.adapters is not None:
             self.shelf = Shelf(self.engine, self.engine.adapters.slots, changed)
@@ -190,10 +203,14 @@ class Resident:
         assert self.engine is not None
         return Lease(self.engine.client, tenant.model, self.engine.context_length)
 
-    def has_place_for(self, model: Model) -> bool:
-        """Whether nothing has to be done for the model to be served, or that is being done."""
-        name = model.engine_name
-        return model.adapter is None or (self.shelf is not None and self.shelf.has(name))
+    def unplaced(self) -> list[Tenant]:
+        """Those whose adapter is not on the engine, nor on its way there, though the engine is ready."""
+        if not self.opened or self.state is not State.READY:
+            return []
+        return [tenant for tenant in self.tenants.values() if not (tenant.failed or self._has_place_for(tenant.asked))]
+
+    def _has_place_for(self, model: Model) -> bool:
+        return model.adapter is None or (self.shelf is not None and self.shelf.has(model.engine_name))
 
     def tenants_of(self, adapter: str) -> list[Tenant]:
         return [
@@ -247,15 +264,21 @@ class Resident:
         return not self.is_busy and (self.outgrown or (self.has_expired and not waited))
 
     def shown(self) -> Iterator[Loaded]:
-        if self.is_dead or self.state is State.ASLEEP:
-            return
         context_length, size = (self.engine.context_length, self.engine.size) if self.engine else (None, 0)
         for tenant in self.tenants.values():
-            if not tenant.failed:
-                going = self.state is State.STOPPING or self.closed
-                coming = self.state is State.READY and not going and not tenant.is_idle and not tenant.users
-                state = State.STARTING if coming else self.state
+            if (state := self._state_of(tenant)) is not None:
+                going = self.closed or state is State.STOPPING
                 yield Loaded(tenant.model, 0.0 if going else tenant.remaining, context_length, state, size)
+
+    def _state_of(self, tenant: Tenant) -> State | None:
+        """As clients are told; None where it is not in memory, nor will be by itself."""
+        if self.is_dead or tenant.failed or self.state is State.ASLEEP:
+            return None
+        if self.state is not State.READY:
+            return self.state
+        if self._holds(tenant.asked):
+            return State.READY
+        return State.STARTING if self._has_place_for(tenant.asked) or not self.closed else None
 
 
 def _key(model: Model) -> tuple[str, str]:

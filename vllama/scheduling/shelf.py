@@ -27,9 +27,6 @@ class Shelf:
         self.ready: set[str] = set()
         self.closing: str | None = None
 
-    def serves(self, name: str) -> bool:
-        return name in self.ready and name != self.closing
-
     def has(self, name: str) -> bool:
         """Whether it is there, or moves."""
         return name in self.ready or name in self._moving
