@@ -28,6 +28,8 @@ from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.inspect import inspect
 from vllama.models.names import parse
+from vllama.models.sources import Inspector, cached_models, stored_models
+from vllama.models.store import Store
 from vllama.protocol import Protocol
 from vllama.scheduling.local import LocalScheduler
 
@@ -256,3 +258,20 @@ async def alone(
     async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as api:
         yield Alone(url, api, engine, places, next_place, scheduler, gateway)
     await scheduler.close()
+
+
+@pytest.fixture
+def library(
+    alone: Alone, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Alone, Store]:
+    """`alone` with a store, and a cache of the hub, in which there is nothing yet."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    store, inspector = Store(tmp_path / "models"), Inspector()
+
+    def taken() -> Iterator[str]:
+        for stored in store:
+            yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
+
+    shelves = [stored_models(store, inspector), cached_models(inspector, taken)]
+    alone.gateway.store, alone.gateway.catalogue = store, Catalogue(models.values(), shelves)
+    return alone, store
