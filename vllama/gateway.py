@@ -1,7 +1,7 @@
 """What every route works with."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,14 +19,14 @@ logger = logging.getLogger("vllama")
 class Gateway:
     """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
 
-    on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and
+    preload: what to load at once, in this order. on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and
     unpacked.
     """
 
     catalogue: Catalogue
     scheduler: Scheduler
     attached: EngineClient | None = None
-    preload: Model | None = None
+    preload: Sequence[Model] = ()
     on_gpu: bool = True
     max_body: int = 256 * 2**20
     _noted: set[str] = field(default_factory=set)

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from types import FrameType
 
 import uvicorn
@@ -22,7 +23,8 @@ from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, read_catalogue
+from vllama.models.catalogue import Catalogue, Model, read_catalogue
+from vllama.models.names import is_valid, parse
 from vllama.protocol import Protocol
 from vllama.scheduler import AttachedScheduler, LocalScheduler
 from vllama.security.guard import Guard
@@ -151,10 +153,19 @@ def local_app(
     loader = Loader(settings, environment, catalogue)
     stack.callback(loader.close)
     scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
-    preload = next(iter(catalogue)) if settings.preload else None
+    preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(catalogue, scheduler, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
     return create_app(gateway, _guard(settings, loopback))
+
+
+def _named(catalogue: Catalogue, name: str) -> Model:
+    """The model to preload or to pin. Raises ConfigError where there is none, with the nearest name."""
+    if is_valid(name) and (model := catalogue.find(parse(name))) is not None:
+        return model
+    near = get_close_matches(name, [model.name.short for model in catalogue], n=1, cutoff=0.0)
+    advice = f"did you mean {near[0]}?" if near else "name a model that is served"
+    raise ConfigError(f"there is no model {name!r} to preload or pin", advice)
 
 
 def attached_app(settings: Settings, *, loopback: bool = False) -> Starlette:
