@@ -244,7 +244,7 @@ def test_context_lengths(length):
         ("max_num_seqs", "0"),
         ("engine_profile", "rocm"),
         ("log_level", "loud"),
-        ("preload", "maybe"),
+        ("enforce_eager", "maybe"),
         ("vllm_args", "--x 'a"),
     ],
 )

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
+from vllama.engine.engine import Engine
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
@@ -173,7 +174,13 @@ def local_app(
     check_flags(user_arguments(settings), read_flags(environment.flags))
     loader = Loader(settings, environment, catalogue)
     stack.callback(loader.close)
-    scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
+
+    async def prepare(model: Model) -> tuple[Model, Engine]:
+        model = await loader.fetch(model)
+        await loader.demand(model)
+        return model, loader.engine(model, None)
+
+    scheduler = LocalScheduler(prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
     preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))

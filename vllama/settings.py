@@ -174,7 +174,9 @@ class Settings(BaseSettings):
         "info", description="debug also logs each request. Alias: OLLAMA_DEBUG=1 means debug."
     )
 
-    @field_validator("model", "preload", "pin", "lora", "checkpoints", "find_links", "vllm_args", "origins", mode="before")
+    @field_validator(
+        "model", "preload", "pin", "lora", "checkpoints", "find_links", "vllm_args", "origins", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: Any, info: Any) -> Any:
         """In a variable, arguments are separated as in a shell and other lists by commas."""

@@ -35,7 +35,12 @@ def leave_base_rows(operation: Operation) -> Operation:
     """The operation with an input of zeros for rows of index -1, to which any adapter adds nothing."""
 
     def masked(
-        inputs: torch.Tensor, weights: torch.Tensor, output: torch.Tensor, indices: torch.Tensor, *rest: Any, **more: Any
+        inputs: torch.Tensor,
+        weights: torch.Tensor,
+        output: torch.Tensor,
+        indices: torch.Tensor,
+        *rest: Any,
+        **more: Any,
     ) -> None:
         adapted = torch.where((indices >= 0).unsqueeze(-1), inputs, torch.zeros_like(inputs))
         operation(adapted, weights, output, indices, *rest, **more)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vllama.engine import loader as loader_module
-from vllama.engine.engine import Engine, LaunchPlan
+from vllama.engine.engine import LaunchPlan
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
@@ -37,18 +37,16 @@ def make_loader(tmp_path: Path, *models: Model, **settings: Any) -> Loader:
     return Loader(Settings(home=tmp_path, **settings), ENVIRONMENT, Catalogue(models))
 
 
-async def plan_of(loader: Loader, model: Model) -> LaunchPlan:
-    _, engine = await loader.prepare(model)
-    assert isinstance(engine, Engine)
-    return engine._plan
+def plan_of(loader: Loader, model: Model, share: int | None = None) -> LaunchPlan:
+    return loader.engine(model, share)._plan
 
 
 def value_of(plan: LaunchPlan, flag: str) -> str | None:
     return plan.command[plan.command.index(flag) + 1] if flag in plan.command else None
 
 
-async def test_a_plan(tmp_path: Path, models: dict[str, Model]) -> None:
-    plan = await plan_of(make_loader(tmp_path, load_timeout=7.0), models["demo"])
+def test_a_plan(tmp_path: Path, models: dict[str, Model]) -> None:
+    plan = plan_of(make_loader(tmp_path, load_timeout=7.0), models["demo"])
     assert plan.command[:5] == ["/engine/bin/python", "-m", "vllama_engine", "serve", "--"]
     assert value_of(plan, "--model") == models["demo"].source
     assert value_of(plan, "--served-model-name") == plan.name == "demo:latest"
@@ -56,9 +54,9 @@ async def test_a_plan(tmp_path: Path, models: dict[str, Model]) -> None:
     assert plan.variables["PYTHONUNBUFFERED"] == "1"
 
 
-async def test_sockets_lie_in_a_private_folder(tmp_path: Path, models: dict[str, Model], runtime: Path) -> None:
+def test_sockets_lie_in_a_private_folder(tmp_path: Path, models: dict[str, Model], runtime: Path) -> None:
     loader = make_loader(tmp_path)
-    plans = [await plan_of(loader, models[name]) for name in ("demo", "demo", "demo-embed")]
+    plans = [plan_of(loader, models[name]) for name in ("demo", "demo", "demo-embed")]
     sockets = [Path(value_of(plan, "--uds") or "") for plan in plans]
     assert [plan.url for plan in plans] == [f"unix:{path}" for path in sockets]
     assert len(set(sockets)) == 3
@@ -70,10 +68,10 @@ async def test_sockets_lie_in_a_private_folder(tmp_path: Path, models: dict[str,
     loader.close()
 
 
-async def test_a_socket_folder_that_was_tidied_away_is_made_anew(tmp_path: Path, models: dict[str, Model]) -> None:
+def test_a_socket_folder_that_was_tidied_away_is_made_anew(tmp_path: Path, models: dict[str, Model]) -> None:
     loader = make_loader(tmp_path)
     shutil.rmtree(loader._folder)
-    folder = Path(value_of(await plan_of(loader, models["demo"]), "--uds") or "").parent
+    folder = Path(value_of(plan_of(loader, models["demo"]), "--uds") or "").parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     loader.close()
     assert not folder.exists()
@@ -102,14 +100,14 @@ def test_no_folder_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         make_loader(tmp_path)
 
 
-async def test_a_port_of_vllms(tmp_path: Path, models: dict[str, Model]) -> None:
+def test_a_port_of_vllms(tmp_path: Path, models: dict[str, Model]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         loader = make_loader(tmp_path, vllm_port=port)
         text = rf"vLLM cannot listen on port {port} \(Address already in use\): choose another with --vllm-port"
         with pytest.raises(ConfigError, match=text):
-            await loader.prepare(models["demo"])
-    plan = await plan_of(loader, models["demo"])
+            loader.engine(models["demo"], None)
+    plan = plan_of(loader, models["demo"])
     assert (plan.url, value_of(plan, "--port")) == (f"http://127.0.0.1:{port}", str(port))
     assert "--uds" not in plan.command
 
@@ -124,14 +122,14 @@ async def test_a_port_of_vllms(tmp_path: Path, models: dict[str, Model]) -> None
         ({"reasoning_parser": "none"}, "hermes", None),
     ],
 )
-async def test_parsers(
+def test_parsers(
     tmp_path: Path, models: dict[str, Model], settings: dict[str, str], tools: str | None, reasoning: str | None
 ) -> None:
     model = models["demo"]
     assert model.checkpoint is not None
     parsers = replace(model.checkpoint.parsers, tool_call="hermes", reasoning="qwen3")
     model = replace(model, checkpoint=replace(model.checkpoint, parsers=parsers))
-    plan = await plan_of(make_loader(tmp_path, **settings), model)
+    plan = plan_of(make_loader(tmp_path, **settings), model)
     assert (value_of(plan, "--tool-call-parser"), value_of(plan, "--reasoning-parser")) == (tools, reasoning)
     assert ("--enable-auto-tool-choice" in plan.command) is (tools is not None)
 
@@ -152,14 +150,15 @@ async def test_a_model_that_is_not_here_is_downloaded(
     caplog.set_level("INFO", "vllama.engine")
     model = Model(parse("some/where"), source="Some/Where", engine_name="some/where")
     loader = make_loader(tmp_path, model)
-    known, engine = await loader.prepare(model)
+    known = await loader.fetch(model)
+    engine = loader.engine(known, None)
     assert known.checkpoint == models["demo"].checkpoint
     assert loader._catalogue.find(model.name) == known
     assert value_of(engine._plan, "--model") == models["demo"].source
-    assert engine._plan.log.name == "some-where-latest.log"
+    assert engine._plan.log.name == "some-where.log"
     progress = [record.message.partition("downloaded ")[2] for record in caplog.records if "%" in record.message]
     assert progress == ["0 % of 100.0 GB", "10 % of 100.0 GB", "100 % of 100.0 GB"]
-    await loader.prepare(known)
+    assert await loader.fetch(known) is known
     assert asked == ["Some/Where"]
 
 
@@ -171,5 +170,5 @@ async def test_a_download_that_is_no_model(tmp_path: Path, monkeypatch: pytest.M
     model = Model(parse("some/where"), source="Some/Where", engine_name="some/where")
     loader = make_loader(tmp_path, model)
     with pytest.raises(ConfigError, match="is empty"):
-        await loader.prepare(model)
+        await loader.fetch(model)
     assert loader._catalogue.find(model.name) == model
