@@ -7,22 +7,29 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vllama.engine import loader as loader_module
-from vllama.engine.engine import LaunchPlan
+from vllama.engine.engine import LaunchPlan, State
+from vllama.engine.footprint import GIB
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
-from vllama.errors import ConfigError
+from vllama.engine.memory import Memory
+from vllama.errors import ConfigError, DoesNotFitError
 from vllama.models import hub
+from vllama.models.adapters import Adapter
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
+from vllama.scheduling.plan import AdapterLimits
 from vllama.settings import Settings
 
 ENVIRONMENT = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CUDA, Path("/engine/flags.json"))
+
+ADAPTER = Adapter(Path("/adapters/parrot"), "demo", 8, 1000, "0" * 64, datetime.now(UTC))
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +179,165 @@ async def test_a_download_that_is_no_model(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ConfigError, match="is empty"):
         await loader.fetch(model)
     assert loader._catalogue.find(model.name) == model
+
+
+def test_models_on_the_same_weights_have_one_engine(tmp_path: Path, models: dict[str, Model]) -> None:
+    """Whichever is asked for first, vLLM knows the weights by their own name and has room for the adapter."""
+    demo = models["demo"]
+    parrot = replace(demo, name=parse("parrot"), engine_name="adapter-1", adapter=ADAPTER)
+    loader = make_loader(tmp_path, parrot, demo)
+    commands = [plan_of(loader, model).command for model in (demo, parrot)]
+    socket_at = commands[0].index("--uds") + 1
+    assert commands[0][:socket_at] == commands[1][:socket_at]
+    assert commands[0][socket_at + 1 :] == commands[1][socket_at + 1 :]
+    engine = loader.engine(parrot, None)
+    assert (engine.name, engine.adapters) == ("demo:latest", AdapterLimits(16, 16))
+    assert "--enable-lora" in commands[0]
+    assert engine._plan.variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert loader.engine(models["plain"], None).adapters is None
+
+
+def test_an_adapter_whose_base_has_no_name(tmp_path: Path, models: dict[str, Model]) -> None:
+    parrot = Model(parse("parrot"), "Qwen/Qwen3-4B", "adapter-1", models["demo"].checkpoint, adapter=ADAPTER)
+    assert plan_of(make_loader(tmp_path, parrot), parrot).name == "Qwen/Qwen3-4B"
+
+
+@pytest.mark.parametrize(
+    ("settings", "others", "sleeps"),
+    [
+        ({}, ["plain"], True),
+        ({}, [], False),
+        ({"vllm_args": ["--no-enable-sleep-mode"]}, ["plain"], False),
+        ({"vllm_port": 1}, ["plain"], False),
+    ],
+    ids=["other weights", "nothing to make room for", "the user's word", "a port that others reach"],
+)
+def test_who_is_started_to_sleep(
+    tmp_path: Path,
+    models: dict[str, Model],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    others: list[str],
+    sleeps: bool,
+) -> None:
+    monkeypatch.setattr(loader_module, "_check_port_free", lambda _: None)
+    loader = make_loader(tmp_path, models["demo"], *(models[name] for name in others), **settings)
+    plan = plan_of(loader, models["demo"])
+    assert ("--enable-sleep-mode" in plan.command) is sleeps
+    assert ("VLLM_SERVER_DEV_MODE" in plan.variables) is sleeps
+    assert models["demo"].checkpoint is not None
+    assert plan.sleep_size == (int(1.25 * models["demo"].checkpoint.size) if sleeps else None)
+
+
+def test_a_cpu_engine_never_sleeps(tmp_path: Path, models: dict[str, Model]) -> None:
+    loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue(models.values()))
+    plan = plan_of(loader, models["demo"])
+    assert ("--enable-sleep-mode" in plan.command, plan.sleep_size) == (False, None)
+
+
+GPU = Memory(total=24 * GIB, free=20 * GIB, usable=22 * GIB, gpus=1)
+RAM = Memory(total=64 * GIB, free=40 * GIB, usable=60 * GIB, gpus=0)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
+    """What the machine has: the last of the list."""
+    found = [GPU]
+    monkeypatch.setattr(loader_module, "read_memory", lambda _profile, _gpus: found[-1])
+    return found
+
+
+async def test_a_demand_and_a_share(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    loader = make_loader(tmp_path, models["demo"])
+    demand = await loader.demand(models["demo"])
+    assert GIB < demand.minimum < 2 * GIB
+    assert demand.wanted == int(8.75 * GIB), "half of what there is beside an embedder"
+    engine = loader.engine(models["demo"], 6 * GIB)
+    assert (engine.size, value_of(engine._plan, "--gpu-memory-utilization")) == (6 * GIB, "0.25")
+    assert engine._plan.full_context == 4096
+    memory.append(RAM)
+    loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue([models["demo"]]))
+    demand = await loader.demand(models["demo"])
+    plan = plan_of(loader, models["demo"], demand.wanted)
+    assert plan.variables["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+@pytest.mark.parametrize(("settings", "fraction"), [({}, "0.833"), ({"memory_limit": 12}, "0.5")])
+async def test_an_only_engine_has_all(
+    tmp_path: Path, models: dict[str, Model], memory: list[Memory], settings: dict[str, Any], fraction: str
+) -> None:
+    loader = make_loader(tmp_path, models["demo"], **settings)
+    assert "--gpu-memory-utilization" not in plan_of(loader, models["demo"]).command, "nobody has looked what there is"
+    loader = make_loader(tmp_path, models["demo"], **settings)
+    await loader.demand(models["demo"])
+    assert value_of(plan_of(loader, models["demo"]), "--gpu-memory-utilization") == fraction
+    memory.append(RAM)
+    loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue([models["demo"]]))
+    demand = await loader.demand(models["demo"])
+    assert plan_of(loader, models["demo"]).size == demand.wanted
+
+
+async def test_the_users_fraction_is_what_each_engine_gets(
+    tmp_path: Path, models: dict[str, Model], memory: list[Memory]
+) -> None:
+    loader = make_loader(tmp_path, models["demo"], gpu_memory_utilization=0.25)
+    demand = await loader.demand(models["demo"])
+    assert (demand.minimum, demand.wanted) == (6 * GIB, 6 * GIB)
+    plan = plan_of(loader, models["demo"], 6 * GIB)
+    assert plan.command.count("--gpu-memory-utilization") == 1
+    loader = make_loader(tmp_path, models["demo"], gpu_memory_utilization=0.01)
+    with pytest.raises(DoesNotFitError, match=r"demo:latest needs 1\.\d GB of GPU memory, 0\.2 GB free: "):
+        await loader.demand(models["demo"])
+    assert memory
+
+
+async def test_what_never_fits_names_what_does(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    assert models["demo"].checkpoint is not None
+    model = replace(models["demo"], checkpoint=replace(models["demo"].checkpoint, size=31 * 10**9))
+    loader = Loader(Settings(home=tmp_path), ENVIRONMENT, Catalogue([model]), {model.source: "demo:awq"}.get)
+    with pytest.raises(DoesNotFitError) as error:
+        await loader.demand(model)
+    assert str(error.value) == "demo:latest needs 33 GB of GPU memory, 21 GB free: try demo:awq"
+    memory.append(replace(GPU, total=141 * GIB, free=130 * GIB, usable=130 * GIB))
+    assert (await loader.demand(model)).minimum > 31 * 10**9
+
+
+async def test_what_is_free(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    loader = make_loader(tmp_path, models["demo"])
+    assert await loader.free() == 20 * GIB
+    engine = loader.engine(models["demo"], 6 * GIB)
+    assert await loader.free() == 14 * GIB, "it is about to take it"
+    engine.state = State.READY
+    memory.append(replace(GPU, free=14 * GIB))
+    assert await loader.free() == 14 * GIB, "it has taken it"
+    assert (await loader.demand(models["demo"])).wanted == int(8.75 * GIB), "of all, though it is taken"
+    engine.state = State.ASLEEP
+    memory.append(replace(GPU, free=19 * GIB))
+    assert await loader.free() == 19 * GIB
+    engine.state = State.READY
+    await engine.stop()
+    memory.append(GPU)
+    assert await loader.free() == 20 * GIB
+
+
+async def test_a_limit_for_all(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    loader = make_loader(tmp_path, models["demo"], memory_limit=8.0)
+    assert (await loader.free(), (await loader.demand(models["demo"])).wanted) == (8 * GIB, int(2.75 * GIB))
+    loader.engine(models["demo"], 5 * GIB)
+    assert await loader.free() == 3 * GIB
+    loader.engine(models["demo"], 5 * GIB)
+    assert await loader.free() == 0
+    assert memory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gpus"),
+    [
+        ({}, 1),
+        ({"tensor_parallel_size": 2}, 2),
+        ({"vllm_args": ["-tp", "4", "--pipeline-parallel-size=2"]}, 8),
+        ({"vllm_args": ["--tensor_parallel_size", "x"]}, 1),
+    ],
+)
+def test_how_many_gpus_an_engine_uses(tmp_path: Path, arguments: dict[str, Any], gpus: int) -> None:
+    assert make_loader(tmp_path, **arguments)._gpus == gpus

@@ -196,8 +196,9 @@ def test_an_embedder_fits_beside_a_chat_model(needs: Needs, name: str) -> None:
 
 
 def test_a_large_gpu_is_used(needs: Needs) -> None:
-    """For more sequences at once; two more models still fit."""
-    assert plan(needs("qwen"), usable(LARGE)).wanted == usable(LARGE) // 2
+    """For more sequences at once; another such model and an embedder still fit."""
+    chats = 2 * plan(needs("qwen"), usable(LARGE)).wanted
+    assert 0.95 * usable(LARGE) < chats < usable(LARGE) - plan(needs("nomic"), usable(LARGE)).wanted
     assert plan(needs("nomic"), usable(LARGE)).wanted == plan(needs("nomic"), usable(MIDDLE)).wanted
 
 

@@ -109,7 +109,7 @@ class Loader:
     def engine(self, model: Model, share: int | None) -> Engine:
         """An engine for the model's weights, not started yet, whichever of the models on these weights it is.
 
-        share: bytes that it may take, as `demand` planned them; None: as many as vLLM takes of itself.
+        share: bytes that it may take, as `demand` planned them; None: all there is for engines, as it is the only one.
         """
         engine = Engine(self._plan(model, share))
         self._budget.add(engine)
@@ -129,9 +129,10 @@ class Loader:
     def _plan(self, model: Model, share: int | None) -> LaunchPlan:
         checkpoint, limits, name = _checkpoint(model), self._limits(model), self._base_name(model)
         needs = self._footprint(model, limits)
+        size = share if share is not None else self._whole(needs)
         address = self._address()
         sleeps = self._sleeps(model, address)
-        launch = self._launch(limits, needs, share, sleeps)
+        launch = self._launch(limits, needs, size, sleeps)
         arguments = vllm_arguments(
             checkpoint.path, name, address, self._settings_for(checkpoint),
             self._parsers(checkpoint), self._environment.profile, launch,
@@ -143,18 +144,25 @@ class Loader:
             name=name,
             log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.log",
             stall_timeout=self._settings.load_timeout,
-            size=needs.minimum if share is None else share,
+            size=size or needs.minimum,
             adapters=limits,
             sleep_size=int(_SLEEPING * checkpoint.size) if sleeps else None,
             full_context=None if needs.asked else needs.context,
         )
 
-    def _launch(self, limits: AdapterLimits | None, needs: Footprint, share: int | None, sleeps: bool) -> Launch:
+    def _whole(self, needs: Footprint) -> int | None:
+        """For an only engine; None as long as nobody has looked what there is: then it is left to vLLM."""
+        if self._memory is None:
+            return None
+        most = self._budget.most(self._memory)
+        return most if self._memory.gpus else plan_on_cpu(needs, most, _given_cache()).wanted
+
+    def _launch(self, limits: AdapterLimits | None, needs: Footprint, size: int | None, sleeps: bool) -> Launch:
         launch = Launch()
         if limits is not None:
             launch += adapter_launch(limits, self._settings, self._environment.profile)
-        if share is not None and self._memory is not None:
-            launch += share_launch(share, self._memory, needs, self._user)
+        if size is not None and self._memory is not None:
+            launch += share_launch(size, self._memory, needs, self._user)
         if sleeps:
             launch += Launch(("--enable-sleep-mode",), {"VLLM_SERVER_DEV_MODE": "1"})
         return launch

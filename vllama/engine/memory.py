@@ -134,12 +134,13 @@ def _statistic(folder: Path, name: str) -> int:
 def plan(needs: Footprint, most: int) -> Demand:
     """What an engine on a GPU is to have. most: what all engines may take together.
 
-    A model that generates has use for as much cache as there is, for more sequences at once: it is given half of the
-    memory, or what several full contexts take, but leaves room for an embedder where it can.
+    A model that generates has use for as much cache as there is, for more sequences at once: it is given what several
+    full contexts take and on a large GPU more, so that two such models fit. Beside them is room for an embedder, unless
+    the model runs only without.
     """
     if not needs.generates:
         return Demand(needs.minimum, max(needs.minimum, needs.fixed + needs.cache(needs.context)))
-    wanted = max(needs.fixed + _CONTEXTS * needs.cache(needs.context), most // 2)
+    wanted = max(needs.fixed + _CONTEXTS * needs.cache(needs.context), (most - _ROOM) // 2)
     return Demand(needs.minimum, max(needs.minimum, min(wanted, most - _ROOM)))
 
 
