@@ -16,7 +16,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 Operation = Callable[..., None]
 
-_OPERATIONS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
+OPERATIONS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 """All that index weights: the `sgmv` ones, for prompts, come down to these."""
 
 
@@ -24,14 +24,19 @@ class AdapterWorker(CPUWorker):  # type: ignore[misc] # vLLM is not there when t
     """Rows without an adapter are left as they are."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        for name in _OPERATIONS:
-            right = leave_base_rows(getattr(lora_ops, name))
-            setattr(lora_ops, name, right)
-            setattr(punica_cpu, name, right)  # which has imported them by name
+        correct_operations()
         super().load_model(*args, **kwargs)
 
 
-def leave_base_rows(operation: Operation) -> Operation:
+def correct_operations() -> None:
+    """Replace vLLM's, in the module that has them and in the one that imports them by name."""
+    for name in OPERATIONS:
+        right = _leave_base_rows(getattr(lora_ops, name))
+        setattr(lora_ops, name, right)
+        setattr(punica_cpu, name, right)
+
+
+def _leave_base_rows(operation: Operation) -> Operation:
     """The operation with an input of zeros for rows of index -1, to which any adapter adds nothing."""
 
     def masked(
