@@ -24,6 +24,7 @@ from vllama.models import hub
 from vllama.models.adapters import Adapter
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
+from vllama.models.store import Manifest, Origin, Stored
 from vllama.scheduling.plan import AdapterLimits
 from vllama.settings import Settings
 
@@ -167,6 +168,25 @@ async def test_a_model_that_is_not_here_is_downloaded(
     assert progress == ["0 % of 100.0 GB", "10 % of 100.0 GB", "100 % of 100.0 GB"]
     assert await loader.fetch(known) is known
     assert asked == ["Some/Where"]
+
+
+@pytest.mark.parametrize("revision", ["abc", ""])
+async def test_the_commit_that_a_manifest_names_is_downloaded(
+    tmp_path: Path, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    asked: list[str | None] = []
+
+    async def download(_repo: str, *, revision: str | None, report: Any) -> Path:  # noqa: ARG001
+        asked.append(revision)
+        return Path(models["demo"].source)
+
+    monkeypatch.setattr(hub, "download", download)
+    name = parse("some/where")
+    manifest = Manifest(weights=Origin("hub", "Some/Where", revision))
+    stored = Stored(name, manifest, "0" * 64, datetime.now(UTC))
+    model = Model(name, source="Some/Where", engine_name="some/where", stored=stored)
+    await make_loader(tmp_path, model).fetch(model)
+    assert asked == [revision or None]
 
 
 async def test_a_download_that_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,9 +213,10 @@ def test_a_plan_on_a_cpu_has_a_cache_of_whole_gibibytes(needs: Needs, free: int,
     assert demand.minimum - found.fixed == (cache if given else 1) * GIB
 
 
-def refusal(found: Footprint, most: int, sibling: str | None = None, kind: str = "GPU memory") -> str:
+def refusal(found: Footprint, most: int, sibling: str | None = None, gpus: int = 1, visible: int = 1) -> str:
+    memory = Memory(most, most, most, gpus, visible)
     with pytest.raises(DoesNotFitError) as error:
-        check_fits("big:8b", found, plan(found, most), most, kind, lambda: sibling)
+        check_fits("big:8b", found, plan(found, most), most, memory, lambda: sibling)
     return str(error.value)
 
 
@@ -224,7 +225,7 @@ def test_what_cannot_fit_is_refused_with_the_numbers(needs: Needs) -> None:
     text = refusal(found, usable(MIDDLE))
     assert text == "big:8b needs 34 GB of GPU memory, 23 GB free: try a smaller or quantised model"
     assert refusal(found, usable(MIDDLE), "big:8b-awq").endswith(": try big:8b-awq")
-    assert "needs 34 GB of RAM, 1.4 GB free" in refusal(found, 1_490_000_000, kind="RAM")
+    assert "needs 34 GB of RAM, 1.4 GB free" in refusal(found, 1_490_000_000, gpus=0)
 
 
 def test_a_context_that_cannot_fit_is_refused_with_one_that_does(needs: Needs) -> None:
@@ -240,7 +241,22 @@ def test_a_context_that_cannot_fit_is_refused_with_one_that_does(needs: Needs) -
 
 def test_what_fits_is_not_refused(needs: Needs) -> None:
     found = needs("llama")
-    check_fits("x", found, plan(found, found.minimum), found.minimum, "RAM", lambda: None)
+    check_fits("x", found, plan(found, found.minimum), found.minimum, Memory(0, 0, 0, 1), lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "most", "advice"),
+    [
+        (1, 1, MIDDLE, "a smaller or quantised model"),
+        (1, 2, MIDDLE, "--tensor-parallel-size 2"),
+        (1, 8, MIDDLE, "--tensor-parallel-size 2"),
+        (1, 8, 10 * 10**9, "--tensor-parallel-size 4"),
+        (2, 4, 20 * 10**9, "--tensor-parallel-size 4"),
+        (1, 4, 4 * 10**9, "a smaller or quantised model"),
+    ],
+)
+def test_gpus_that_lie_idle_are_named(needs: Needs, gpus: int, visible: int, most: int, advice: str) -> None:
+    assert refusal(needs("deepseek"), most, gpus=gpus, visible=visible).endswith(f": try {advice}")
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ class Loader:
             demand = Demand(max(needs.minimum, most), most)
         else:
             demand = plan(needs, most) if memory.gpus else plan_on_cpu(needs, most, _given_cache())
-        check_fits(model.name.short, needs, demand, most, memory.kind, lambda: self._sibling(model.source))
+        check_fits(model.name.short, needs, demand, most, memory, lambda: self._sibling(model.source))
         return demand
 
     async def free(self) -> int:

@@ -30,13 +30,14 @@ _CGROUPS = Path("/sys/fs/cgroup")
 class Memory:
     """Bytes of the GPUs that one engine uses (of RAM, on a CPU): all of it, and what nobody uses now.
 
-    usable: of all of it, what engines may take. gpus: how many; 0 on a CPU.
+    usable: of all of it, what engines may take. gpus: how many; 0 on a CPU. visible: of how many there are.
     """
 
     total: int
     free: int
     usable: int
     gpus: int
+    visible: int = 0
 
     @property
     def kind(self) -> str:
@@ -62,13 +63,14 @@ def _read_gpus(count: int) -> Memory:
 
     pynvml.nvmlInit()
     try:
-        found = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in _visible_gpus(pynvml)[:count]]
+        visible = _visible_gpus(pynvml)
+        found = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in visible[:count]]
     finally:
         pynvml.nvmlShutdown()
     total = len(found) * min(int(memory.total) for memory in found)
     free = len(found) * min(int(memory.free) for memory in found)
     reserve = math.ceil(total * _RESERVE)
-    return Memory(total, max(0, free - reserve), total - reserve, len(found))
+    return Memory(total, max(0, free - reserve), total - reserve, len(found), len(visible))
 
 
 def _visible_gpus(nvml: Any) -> list[Any]:
@@ -170,25 +172,29 @@ def share_launch(share: int, memory: Memory, needs: Footprint, user: Sequence[st
 
 
 def check_fits(
-    name: str, needs: Footprint, demand: Demand, most: int, kind: str, sibling: Callable[[], str | None]
+    name: str, needs: Footprint, demand: Demand, most: int, memory: Memory, sibling: Callable[[], str | None]
 ) -> None:
     """Raise DoesNotFitError, with the numbers and what to do, where not even the minimum is there.
 
-    sibling: names a quantised form of the model, where one is known.
+    most: what there is for it. sibling: names a quantised form of the model, where one is known.
     """
     if demand.minimum <= most:
         return
-    attempts = []
-    if (other := sibling()) is not None:
-        attempts.append(other)
+    attempts = [sibling()]
     if needs.asked and (longest := needs.longest(most)):
         attempts.append(f"--max-model-len {longest}")
-    if not attempts:
-        attempts.append("a smaller or quantised model")
+    if (gpus := _gpus_that_hold(demand.minimum, most, memory)) is not None:
+        attempts.append(f"--tensor-parallel-size {gpus}")
     raise DoesNotFitError(
-        f"{name} needs {_gb(demand.minimum, math.ceil)} of {kind}, {_gb(most, math.floor)} free",
-        f"try {' or '.join(attempts)}",
+        f"{name} needs {_gb(demand.minimum, math.ceil)} of {memory.kind}, {_gb(most, math.floor)} free",
+        f"try {' or '.join(filter(None, attempts)) or 'a smaller or quantised model'}",
     )
+
+
+def _gpus_that_hold(minimum: int, most: int, memory: Memory) -> int | None:
+    """How many, where the machine has so many: twice as many as now, four times ..."""
+    powers = (memory.gpus << power for power in range(1, 4))
+    return next((gpus for gpus in powers if 0 < gpus <= memory.visible and minimum <= most * gpus // memory.gpus), None)
 
 
 def gigabytes(size: int) -> str:
