@@ -176,7 +176,7 @@ async def test_the_commit_that_a_manifest_names_is_downloaded(
 ) -> None:
     asked: list[str | None] = []
 
-    async def download(_repo: str, *, revision: str | None, report: Any) -> Path:  # noqa: ARG001
+    async def download(_repo: str, *, revision: str | None, report: Any) -> Path:
         asked.append(revision)
         return Path(models["demo"].source)
 
