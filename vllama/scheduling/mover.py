@@ -130,12 +130,21 @@ class Mover:
             case Evict(victim):
                 await self._evict(victim)
             case Drain(victim):
-                victim.closed = True
+                return self._close(victim, resident)
             case None if resident.engine is not None:
                 await self._remove(resident)  # started anew, it may do with less
             case None:
                 self._queue.fail(resident, no_room(model, demand, free, others, self._max_loaded))
-        return not isinstance(step, Drain)
+        return True
+
+    def _close(self, victim: Resident, wanted: Resident) -> bool:
+        """Have the victim finish what it has, and what was asked of it before; whether that changed anything.
+
+        Those who wait for an adapter on it would otherwise soon have it loaded again.
+        """
+        was_closed, waited = victim.closed, [model.weights for model in self._queue.waited_for()]
+        victim.closed = victim.weights not in waited[: waited.index(wanted.weights)]
+        return was_closed and not victim.closed
 
     def _is_waited_for(self, resident: Resident) -> bool:
         return any(model.weights == resident.weights for model in self._queue.waited_for())
