@@ -30,7 +30,8 @@ async def push(model: Model) -> Events:
 
     async def work(report: hub.Report) -> None:
         process = await _child.start("vllama.models.push_worker", [])
-        job = {"repo": target, "files": files, "texts": texts}
+        own = {name: path for name, path in files.items() if name not in texts}
+        job = {"repo": target, "files": own, "texts": texts}
         result = await _child.follow(process, hub.reporting(report), job)
         if "error" in result:
             kind = str(result["error"])
@@ -40,7 +41,6 @@ async def push(model: Model) -> Events:
     async with contextlib.aclosing(Transfer("pushing", work).events()) as events:
         async for event in events:
             yield event
-    yield Progress("pushing manifest")
     yield Progress("success")
 
 
