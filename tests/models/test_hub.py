@@ -195,6 +195,7 @@ async def stalled(server: Hub) -> None:
 
 
 async def test_cancelled_in_the_middle(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     server.repos["org/model"] = MODEL
     server.stalled = {"model.safetensors"}
     workers: list[asyncio.subprocess.Process] = []

@@ -188,7 +188,6 @@ async def test_refused_at_once(alone: Alone, store: Store, body: dict[str, Any],
         ("gpt-oss:7b", f"{UNKNOWN}: gpt-oss has the tags 20b, 120b"),
         ("org/missing", f"{UNKNOWN}: there is no repository org/missing on HUB: check the spelling; a private one"),
         ("org/model:v9", f"{UNKNOWN}: org/model has no revision v9: see HUB/org/model/commits/main"),
-        ("org/gated", "org/gated is gated: accept its terms at HUB/org/gated and set HF_TOKEN"),
         (
             "org/Qwen3-4B-GGUF:Q4_K_M",
             "org/Qwen3-4B-GGUF holds only GGUF files: vLLM needs safetensors: use Qwen/Qwen3-4B",
@@ -196,7 +195,6 @@ async def test_refused_at_once(alone: Alone, store: Store, body: dict[str, Any],
     ],
 )
 async def test_refused_on_the_way(alone: Alone, hub: Hub, store: Store, name: str, error: str) -> None:
-    hub.refusals["org/gated"] = (401, {"X-Error-Code": "GatedRepo"})
     if name == "org/model:v9":
         hub.refusals["org/model"] = (404, {"X-Error-Code": "RevisionNotFound"})
     hub.repos["org/Qwen3-4B-GGUF"] = {"model.gguf": b"x"}
