@@ -219,7 +219,10 @@ async def test_the_models_of_another_server_are_pulled_there(alone: Alone) -> No
 def own(store: Store) -> str:
     """A model of the user's, by its name."""
     origin = Origin("demo", "demo")
-    store.write(parse("me/mine"), Manifest(weights=origin, system="You are terse.", template="{{ messages }}"))
+    manifest = Manifest(
+        weights=origin, system="You are terse.", template="{{ messages }}", parameters={"top_k": 7, "num_ctx": 512}
+    )
+    store.write(parse("me/mine"), manifest)
     return "me/mine"
 
 
@@ -239,6 +242,8 @@ async def test_push(alone: Alone, hub: Hub, own: str, monkeypatch: pytest.Monkey
     assert pushed["model.safetensors"] == weights
     assert pushed["config.json"] == (demo.CHAT / "config.json").read_bytes()
     assert pushed["chat_template.jinja"] == b"{{ messages }}"
+    generation = json.loads((demo.CHAT / "generation_config.json").read_text())
+    assert json.loads(pushed["generation_config.json"]) == generation | {"top_k": 7}
     assert b"SYSTEM You are terse." in pushed["Modelfile"]
     assert hub.created == [{"name": "mine", "organization": "me", "visibility": "private"}]
     assert hub.tokens >= {f"Bearer {TOKEN}"}
