@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", name="demo")
 def served_demo() -> Iterator[served.Served]:
     """Both demo models on a real engine, one gateway for the whole run. It holds one of them at a time."""
-    with served.serve("--model", "demo", "--model", "demo-embed", "--preload") as gateway:
+    with served.serve("--model", "demo", "--model", "demo-embed", "--preload", "demo") as gateway:
         yield gateway
 
 

@@ -40,7 +40,7 @@ class Recorder:
     async def _client(self, model: Model) -> EngineClient:
         if model.engine_name not in self._clients:
             self._loader = self._loader or self._make_loader()
-            _, engine = await self._loader.prepare(model)
+            engine = self._loader.engine(await self._loader.fetch(model), None)
             await engine.start()
             self._engines.push_async_callback(engine.stop)
             self._clients[model.engine_name] = engine.client

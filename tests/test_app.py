@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -35,7 +36,7 @@ class Places(EnginesInPlace):
         return self.made[-1]
 
 
-def make_app(places: Places, *models: Model, preload: Model | None = None) -> Starlette:
+def make_app(places: Places, *models: Model, preload: Sequence[Model] = ()) -> Starlette:
     scheduler = LocalScheduler(places, keep_alive=300.0, max_queue=4)
     return create_app(Gateway(Catalogue(models), scheduler, preload=preload))
 
@@ -167,7 +168,7 @@ async def test_a_client_that_left_gets_nothing() -> None:
 
 async def test_the_lifespan_preloads_and_unloads(serve: Serve, models: dict[str, Model]) -> None:
     places = Places()
-    async with serve(make_app(places, models["demo"], preload=models["demo"])) as url:
+    async with serve(make_app(places, models["demo"], preload=[models["demo"]])) as url:
         await _until(lambda: bool(places.made))
         await asyncio.wait_for(places.made[0].starting.wait(), 5)
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
@@ -178,7 +179,7 @@ async def test_the_lifespan_preloads_and_unloads(serve: Serve, models: dict[str,
 
 async def test_stopping_while_the_model_to_preload_loads(serve: Serve, models: dict[str, Model]) -> None:
     places = Places(held=True)
-    async with serve(make_app(places, models["demo"], preload=models["demo"])):
+    async with serve(make_app(places, models["demo"], preload=[models["demo"]])):
         await _until(lambda: bool(places.made))
         await asyncio.wait_for(places.made[0].starting.wait(), 5)
     assert places.made[0].stopped.is_set()
@@ -189,7 +190,7 @@ async def test_a_preload_that_fails_is_logged_and_the_gateway_stays(
 ) -> None:
     places = Places(failure=EngineError("no memory", "take a smaller model"))
     with caplog.at_level(logging.ERROR, "vllama"):
-        async with serve(make_app(places, models["demo"], preload=models["demo"])) as url:
+        async with serve(make_app(places, models["demo"], preload=[models["demo"]])) as url:
             await _until(lambda: "no memory: take a smaller model" in caplog.text)
             async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
                 assert (await client.get("/health")).json() == {"status": "ok", "loaded": [], "loading": []}

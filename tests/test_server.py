@@ -22,7 +22,6 @@ from vllama.engine.install import Environment, Profile
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduling.local import LocalScheduler
 from vllama.server import _advice, _announce, attached_app, bind, local_app
 from vllama.settings import Settings
 
@@ -146,16 +145,23 @@ def test_flags_are_checked_before_anything_starts(
     run.rmdir()  # and nothing is left in it
 
 
-def test_preload_is_the_first_model(tmp_path: Path, models: dict[str, Model]) -> None:
+def test_what_is_preloaded(tmp_path: Path, models: dict[str, Model]) -> None:
+    """Pinned models first, each once, in the order in which they were named."""
     flags = tmp_path / "flags.json"
     flags.write_text('{"flags": []}')
     environment = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CPU, flags)
-    with ExitStack() as stack:
-        for preload in (True, False):
-            settings = Settings(home=tmp_path, preload=preload)
-            gateway: Gateway = local_app(settings, Catalogue(models.values()), environment, stack).state.gateway
-            assert gateway.preload == (models["demo"] if preload else None)
-            assert isinstance(gateway.scheduler, LocalScheduler)
+
+    def preloaded(**settings: list[str]) -> list[Model]:
+        with ExitStack() as stack:
+            app = local_app(Settings(home=tmp_path, **settings), Catalogue(models.values()), environment, stack)
+            return list(app.state.gateway.preload)
+
+    assert preloaded() == []
+    assert preloaded(preload=["demo-embed", "Demo"]) == [models["demo-embed"], models["demo"]]
+    assert preloaded(preload=["plain", "demo:latest"], pin=["demo:latest"]) == [models["demo"], models["plain"]]
+    with pytest.raises(ConfigError) as error:
+        preloaded(pin=["demo-embad"])
+    assert str(error.value) == "there is no model 'demo-embad' to preload or pin: did you mean demo-embed:latest?"
 
 
 SERVE = "import sys; from vllama import server, settings; server.run(settings.load(host=sys.argv[1], port=0), None)"

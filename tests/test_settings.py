@@ -63,6 +63,7 @@ SOURCES = ["flag", "VLLAMA", "OLLAMA", "toml"]
         ("load_timeout", "OLLAMA_LOAD_TIMEOUT", [1, 2, 3, 4], ["1s", "2s", "3s", "4"], 300),
         ("max_model_len", "OLLAMA_CONTEXT_LENGTH", ["1", "2", "3", "4"], ["1", "2", "3", "4"], None),
         ("max_queue", "OLLAMA_MAX_QUEUE", [1, 2, 3, 4], ["1", "2", "3", "4"], 512),
+        ("max_loaded_models", "OLLAMA_MAX_LOADED_MODELS", [1, 2, 3, 4], ["1", "2", "3", "4"], 0),
         (
             "log_level",
             "OLLAMA_DEBUG",
@@ -158,6 +159,8 @@ def test_quotes_and_blanks_around_ollamas_variables(monkeypatch, text):
         ("OLLAMA_MAX_QUEUE", "0", "max_queue", 512),
         ("OLLAMA_MAX_QUEUE", "-3", "max_queue", 512),
         ("OLLAMA_MAX_QUEUE", "7", "max_queue", 7),
+        ("OLLAMA_MAX_LOADED_MODELS", "0", "max_loaded_models", 0),
+        ("OLLAMA_MAX_LOADED_MODELS", "many", "max_loaded_models", 0),
         ("OLLAMA_DEBUG", "0", "log_level", "info"),
         ("OLLAMA_DEBUG", "F", "log_level", "info"),
         ("OLLAMA_DEBUG", "false", "log_level", "info"),
@@ -198,6 +201,10 @@ def test_durations_in_toml(toml):
     [
         ("VLLAMA_MODEL", "demo", ["demo"]),
         ("VLLAMA_MODEL", "a=/x, b ,,", ["a=/x", "b"]),
+        ("VLLAMA_PRELOAD", "demo, qwen3:4b", ["demo", "qwen3:4b"]),
+        ("VLLAMA_PIN", "demo", ["demo"]),
+        ("VLLAMA_LORA", "a=/x, b=/y@demo", ["a=/x", "b=/y@demo"]),
+        ("VLLAMA_CHECKPOINTS", "/a,/b/../c", [Path("/a"), Path("/c")]),
         ("VLLAMA_FIND_LINKS", "/a,/b c", ["/a", "/b c"]),
         ("VLLAMA_ORIGINS", "https://a.example, *", ["https://a.example", "*"]),
         ("VLLAMA_VLLM_ARGS", '--dtype half --x \'{"a": 1, "b": 2}\'', ["--dtype", "half", "--x", '{"a": 1, "b": 2}']),
@@ -244,8 +251,14 @@ def test_context_lengths(length):
         ("max_num_seqs", "0"),
         ("engine_profile", "rocm"),
         ("log_level", "loud"),
-        ("preload", "maybe"),
+        ("enforce_eager", "maybe"),
         ("vllm_args", "--x 'a"),
+        ("max_loaded_models", "-1"),
+        ("max_loras", "0"),
+        ("max_lora_rank", "high"),
+        ("memory_limit", "0"),
+        ("memory_limit", "nan"),
+        ("memory_limit", "inf"),
     ],
 )
 def test_bad_values_name_the_setting(monkeypatch, name, value):
@@ -278,6 +291,23 @@ def test_bad_values_name_the_setting(monkeypatch, name, value):
 def test_bad_files(toml, line, error):
     Path("vllama.toml").write_bytes(line.encode(errors="surrogateescape"))
     assert refusal().startswith(error)
+
+
+def test_numbers_for_adapters(monkeypatch, toml):
+    toml("max_loras = 4\nmax_cpu_loras = 4\nmax_lora_rank = 64\nmemory_limit = 20.5")
+    monkeypatch.setenv("VLLAMA_MAX_LORA_RANK", "320")
+    settings = load(max_cpu_loras=8)
+    assert (settings.max_loras, settings.max_cpu_loras, settings.max_lora_rank) == (4, 8, 320)
+    assert settings.memory_limit == 20.5
+    ranks = "1, 8, 16, 32, 64, 128, 256, 320 or 512"
+    assert refusal(max_lora_rank="24") == f"bad value 24 for max_lora_rank: Input should be {ranks}"
+    assert refusal(max_cpu_loras=3) == "bad value 3 for max_cpu_loras: give at least max_loras, 4"
+
+
+@pytest.mark.parametrize("entry", ["parrot", "=/parrot", "parrot=", "parrot=@demo"])
+def test_an_adapter_without_a_name_or_a_path(entry):
+    text = f"{entry!r} names no adapter: write NAME=PATH or NAME=PATH@BASE"
+    assert refusal(lora=["a=/b", entry]) == f"bad value {['a=/b', entry]} for lora: {text}"
 
 
 def test_a_file_that_cannot_be_read(monkeypatch, toml):
@@ -353,6 +383,7 @@ def test_a_named_file_must_exist(monkeypatch, name):
 def test_paths_are_absolute(tmp_path, field, given, path):
     expected = path.format(home=tmp_path / "home", cwd=tmp_path / "cwd")
     assert getattr(load(**{field: given}), field) == Path(expected)
+    assert load(checkpoints=[given]).checkpoints == [Path(expected)]
 
 
 def test_links_to_an_interpreter_are_not_followed(tmp_path):

@@ -62,7 +62,7 @@ _EVERYONE = Guard()
 
 
 def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
-    """The gateway's HTTP side. Its lifespan loads the model to preload and, in the end, closes the scheduler."""
+    """The gateway's HTTP side. Its lifespan loads the models to preload and, in the end, closes the scheduler."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -95,12 +95,11 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
 
 
 async def _preload(gateway: Gateway) -> None:
-    if gateway.preload is None:
-        return
-    # A failure is logged by the scheduler and told to whoever asks for the model.
-    with contextlib.suppress(VllamaError, ApiError):
-        async with gateway.scheduler.acquire(gateway.preload):
-            pass
+    for model in gateway.preload:
+        # A failure is logged by the scheduler and told to whoever asks for the model.
+        with contextlib.suppress(VllamaError, ApiError):
+            async with gateway.scheduler.acquire(model):
+                pass
 
 
 def error_response(request: Request, status: int, message: str) -> Response:

@@ -33,6 +33,10 @@ class EngineError(VllamaError):
     """An engine did not start, died, or could not be reached."""
 
 
+class DoesNotFitError(EngineError):
+    """A model's engine needs more memory than there is for all."""
+
+
 class ApiError(Exception):
     """A request that is answered with an error status.
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,15 +25,16 @@ _FRESH_S = 1.0
 class Gateway:
     """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
 
-    store: where made and pulled models are kept, None where the models are somebody else's. on_gpu: whether loaded
-    models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked.
+    store: where made and pulled models are kept, None where the models are somebody else's. preload: what to load at
+    once, in this order. on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as
+    it arrives and unpacked.
     """
 
     catalogue: Catalogue
     scheduler: Scheduler
     attached: EngineClient | None = None
     store: Store | None = None
-    preload: Model | None = None
+    preload: Sequence[Model] = ()
     on_gpu: bool = True
     max_body: int = 256 * 2**20
     _refreshed: float = -math.inf

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from types import FrameType
 
 import uvicorn
@@ -20,10 +21,13 @@ from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
+from vllama.engine.memory import most_engines
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
-from vllama.models.sources import Inspector, cached_models, read_models, stored_models
+from vllama.models.model import Model
+from vllama.models.names import is_valid, parse
+from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
 from vllama.models.store import Store
 from vllama.protocol import Protocol
 from vllama.scheduling.attached import AttachedScheduler
@@ -142,10 +146,15 @@ def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack
     return local_app(settings, catalogue, install(settings), stack, store=store, loopback=loopback)
 
 
-def open_catalogue(settings: Settings, store: Store) -> Catalogue:
-    """The models that the settings name, and those found below. Raises ConfigError for one that cannot be served."""
+def open_catalogue(settings: Settings, store: Store, *, strict: bool = True) -> Catalogue:
+    """The models that the settings name, and those found on the disk.
+
+    strict: raise ConfigError where one that the settings name cannot be served.
+    """
     inspector = Inspector()
-    models = read_models(settings.model, (), inspector)
+    models = read_models(settings.model, settings.lora, inspector)
+    if strict and (faults := [model.fault for model in models if model.fault is not None]):
+        raise faults[0]
 
     def sources() -> Iterator[str]:
         """What has a name already."""
@@ -153,7 +162,12 @@ def open_catalogue(settings: Settings, store: Store) -> Catalogue:
         for stored in store:
             yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
 
-    catalogue = Catalogue(models, [stored_models(store, inspector), cached_models(inspector, sources)])
+    shelves = (
+        stored_models(store, inspector),
+        trained_models(settings.checkpoints, inspector),
+        cached_models(inspector, sources),
+    )
+    catalogue = Catalogue(models, shelves)
     catalogue.refresh()
     return catalogue
 
@@ -172,14 +186,25 @@ def local_app(
     loader = Loader(settings, environment, catalogue)
     stack.callback(loader.close)
     scheduler = LocalScheduler(
-        loader,  # type: ignore[arg-type]
+        loader,
         keep_alive=settings.keep_alive,
         max_queue=settings.max_queue,
+        max_loaded=settings.max_loaded_models or most_engines(environment.profile),
+        pinned=frozenset(_named(catalogue, name).name.key for name in settings.pin),
     )
-    preload = next(iter(catalogue)) if settings.preload else None
+    preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
     return create_app(gateway, _guard(settings, loopback))
+
+
+def _named(catalogue: Catalogue, name: str) -> Model:
+    """The model to preload or to pin. Raises ConfigError where there is none, with the nearest name."""
+    if is_valid(name) and (model := catalogue.find(parse(name))) is not None:
+        return model
+    near = get_close_matches(name, [model.name.short for model in catalogue], n=1, cutoff=0.0)
+    advice = f"did you mean {near[0]}?" if near else "name a model that is served"
+    raise ConfigError(f"there is no model {name!r} to preload or pin", advice)
 
 
 def attached_app(settings: Settings, *, loopback: bool = False) -> Starlette:

@@ -71,7 +71,23 @@ class Settings(BaseSettings):
         "OLLAMA_API_KEY) or as x-api-key. None given: everyone is let in.",
     )
     max_body_mb: int = Field(256, ge=1, description="Largest body of a request in MiB, as it arrives and unpacked.")
-    preload: bool = Field(False, description="Load the first model at once instead of at the first request.")
+    preload: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="Models to load at once, in this order, instead of at the first request."
+    )
+    pin: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Models to load at once and to keep: never unloaded, neither when idle nor to make room.",
+    )
+    lora: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="LoRA adapters to serve as models, each NAME=PATH, or NAME=PATH@BASE where the adapter's own files "
+        "do not name its base model.",
+    )
+    checkpoints: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list,
+        description="Folders of training runs: what lies in them is served as peft:BASE:JOB[:CHECKPOINT] and "
+        "rl:BASE:JOB[:CHECKPOINT].",
+    )
     engine_url: str | None = Field(
         None,
         description="Use an OpenAI-compatible server that already runs: http://host:port, https://… or unix:/path.",
@@ -102,6 +118,21 @@ class Settings(BaseSettings):
         None,
         description="Context length in tokens, like 8192, 8k or auto. Alias: OLLAMA_CONTEXT_LENGTH.",
     )
+    memory_limit: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="GiB of GPU memory (on a CPU: of RAM) that all engines may take together. Default: what is free.",
+    )
+    max_loras: int | None = Field(
+        None, ge=1, description="LoRA adapters that one batch can mix. Default: 4 where a model has adapters."
+    )
+    max_cpu_loras: int | None = Field(
+        None, ge=1, description="LoRA adapters kept in RAM, at least max_loras. Default: four times max_loras."
+    )
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] | None = Field(
+        None, description="Highest rank of a LoRA adapter. Default: that of the known adapters, at least 16."
+    )
     max_num_seqs: int | None = Field(None, ge=1, description="Most sequences the engine runs at once.")
     tensor_parallel_size: int | None = Field(None, ge=1, description="GPUs to split a model over.")
     dtype: str | None = Field(None, description="Weights' and activations' type, like auto or bfloat16.")
@@ -130,6 +161,12 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(
         5.0, description="How long running requests may go on once the gateway was told to stop."
     )
+    max_loaded_models: int = Field(
+        0,
+        ge=0,
+        description="Most models in memory at once; 0: three for each GPU, three on a CPU. "
+        "Alias: OLLAMA_MAX_LOADED_MODELS.",
+    )
     max_queue: int = Field(
         512, ge=1, description="Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE."
     )
@@ -137,7 +174,9 @@ class Settings(BaseSettings):
         "info", description="debug also logs each request. Alias: OLLAMA_DEBUG=1 means debug."
     )
 
-    @field_validator("model", "find_links", "vllm_args", "origins", mode="before")
+    @field_validator(
+        "model", "preload", "pin", "lora", "checkpoints", "find_links", "vllm_args", "origins", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: Any, info: Any) -> Any:
         """In a variable, arguments are separated as in a shell and other lists by commas."""
@@ -173,6 +212,27 @@ class Settings(BaseSettings):
         never = value <= 0 if info.field_name == "load_timeout" else value < 0
         return FOREVER if never else value
 
+    @field_validator("lora", mode="after")
+    @classmethod
+    def _check_adapters(cls, value: list[str]) -> list[str]:
+        for entry in value:
+            name, _, path = entry.partition("=")
+            if not name or not path or path.startswith("@"):
+                raise ValueError(f"{entry!r} names no adapter: write NAME=PATH or NAME=PATH@BASE")
+        return value
+
+    @field_validator("max_lora_rank", mode="before")
+    @classmethod
+    def _read_rank(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    @field_validator("max_cpu_loras", mode="after")
+    @classmethod
+    def _check_kept_adapters(cls, value: int | None, info: Any) -> int | None:
+        if value is not None and value < (info.data.get("max_loras") or 1):
+            raise ValueError(f"give at least max_loras, {info.data['max_loras']}")
+        return value
+
     @field_validator("max_model_len", mode="before")
     @classmethod
     def _read_length(cls, value: Any) -> Any:
@@ -196,8 +256,12 @@ class Settings(BaseSettings):
     @field_validator("home", "engine_python", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        # Not resolve(): a virtual environment's interpreter is a link that must not be followed.
-        return value and Path(os.path.abspath(_expand_user(value)))  # noqa: PTH100
+        return value and _absolute(value)
+
+    @field_validator("checkpoints", mode="after")
+    @classmethod
+    def _absolute_all(cls, value: list[Path]) -> list[Path]:
+        return [_absolute(path) for path in value]
 
     @classmethod
     def settings_customise_sources(
@@ -229,8 +293,12 @@ class OllamaSource(PydanticBaseSettingsSource):
         ):
             if (duration := _duration_or_none(_ollama_variable(variable))) is not None:
                 values[field] = duration
-        # Ollama reads what it cannot parse, and 0, as "not set" for these two.
-        for variable, field in (("OLLAMA_CONTEXT_LENGTH", "max_model_len"), ("OLLAMA_MAX_QUEUE", "max_queue")):
+        # Ollama reads what it cannot parse, and 0, as "not set" for these.
+        for variable, field in (
+            ("OLLAMA_CONTEXT_LENGTH", "max_model_len"),
+            ("OLLAMA_MAX_LOADED_MODELS", "max_loaded_models"),
+            ("OLLAMA_MAX_QUEUE", "max_queue"),
+        ):
             if (number := _ollama_variable(variable)).isdecimal() and int(number):
                 values[field] = number
         if origins := _ollama_variable("OLLAMA_ORIGINS"):
@@ -298,6 +366,11 @@ def _explain(error: ValidationError, file: Path | None) -> tuple[str, str]:
 
 def _separated(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _absolute(path: Path) -> Path:
+    # Not resolve(): a virtual environment's interpreter is a link that must not be followed.
+    return Path(os.path.abspath(_expand_user(path)))  # noqa: PTH100
 
 
 def _expand_user(path: Path) -> Path:

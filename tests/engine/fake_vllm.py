@@ -8,6 +8,8 @@ ignore: it ignores SIGTERM; else it prints "terminated" and exits with 7.
 end: `exit N`, `raise TEXT`, `say TEXT` (exits with a text), `kill N` or `hang`, in place of listening.
 warm_up: what the first prompt does: `404` (but it embeds), `500`, `hang`, or `kill N`, after an error of its own.
 context: in tokens, 0: it does not say.
+adapters: what loading an adapter of that name answers, [status, message]; else it is loaded, unless it is already.
+asleep: what /sleep answers, `200` (it sleeps), `500`, `hang`, or `kill N`. awake: the same of /wake_up, or `stay`.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, ClassVar
 
 PLAN: dict[str, Any] = {}
 
@@ -73,9 +75,46 @@ class Handler(BaseHTTPRequestHandler):
         cards = [{"id": "adapter", "parent": "demo", "max_model_len": None}, {"id": "demo", "max_model_len": length}]
         self._reply(200, {"object": "list", "data": cards} if self.path == "/v1/models" else {})
 
+    loaded: ClassVar[dict[str, str]] = {}
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(data) if data else {}
         print("asked", self.path, json.dumps(body), flush=True)
+        if self.path.startswith(("/sleep", "/wake_up")):
+            self._change()
+        elif "lora_adapter" in self.path:
+            self._reply(*self._adapter(body))
+        else:
+            self._warm_up()
+
+    def _adapter(self, body: dict[str, str]) -> tuple[int, Any]:
+        name = body["lora_name"]
+        if self.path.endswith("/unload_lora_adapter"):
+            path = self.loaded.pop(name, None)
+            return (200, "Success") if path else (404, error(f"The lora adapter '{name}' cannot be found."))
+        if name in PLAN.get("adapters", {}):
+            status, message = PLAN["adapters"][name]
+            return status, error(message)
+        if name in self.loaded:
+            return 400, error(f"The lora adapter '{name}' has already been loaded. If you want")
+        self.loaded[name] = body["lora_path"]
+        return 200, "Success"
+
+    def _change(self) -> None:
+        falls_asleep = self.path.startswith("/sleep")
+        how = PLAN.get("asleep" if falls_asleep else "awake", "200")
+        if how == "hang":
+            time.sleep(1000)
+        if how.startswith("kill"):
+            os.kill(os.getpid(), int(how.removeprefix("kill ")))
+        sleeping = falls_asleep or how == "stay"
+        status = int(how) if how.isdigit() else 200
+        self._reply(
+            status, {"status": "sleeping" if sleeping else "awake"} if status == 200 else error("out of memory")
+        )
+
+    def _warm_up(self) -> None:
         warm_up = PLAN.get("warm_up", "200")
         if warm_up == "404":
             self._reply(404 if self.path == "/v1/completions" else 200, {"error": "Not Found"})
@@ -96,3 +135,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def error(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "", "param": None, "code": 0}}

@@ -8,12 +8,14 @@ import pytest
 from vllama.engine.command import (
     OWNED_FLAGS,
     Address,
+    Launch,
     check_flags,
     context_tokens,
     cpu_cache_gib,
     engine_environment,
     read_flags,
     user_arguments,
+    user_value,
     vllm_arguments,
 )
 from vllama.engine.install import Environment, Profile, launcher_path
@@ -185,7 +187,8 @@ def test_arguments():
     assert arguments(settings()) == [
         "--model", "/models/chat", "--served-model-name", "chat", "--uds", "/run/vllama/1.sock",
         "--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log",
-        "--generation-config", "vllm", "--scheduling-policy", "priority", "--max-model-len", "auto",
+        "--trust-request-chat-template", "--generation-config", "vllm", "--scheduling-policy", "priority",
+        "--max-model-len", "auto",
     ]  # fmt: skip
 
 
@@ -308,6 +311,32 @@ def test_a_cpu_engine_is_given_a_cache():
 @pytest.mark.parametrize(("available", "gib"), [(0, 1), (8, 1), (16, 2), (31, 3), (64, 8), (128, 16), (1024, 16)])
 def test_size_of_the_cache(available, gib):
     assert cpu_cache_gib(available * 2**30) == gib
+
+
+def test_what_one_engine_is_started_with():
+    launch = Launch(("--enable-lora",), {"A": "1"}) + Launch(("--seed", "2"), {"B": "2"})
+    chosen = settings(vllm_args=["--seed", "3"])
+    made = vllm_arguments(MODEL, "chat", SOCKET, chosen, Parsers(), Profile.CUDA, launch)
+    assert made[-5:] == ["--enable-lora", "--seed", "2", "--seed", "3"], "the user's own win"
+    variables = engine_environment(environment(), {"A": "0"}, launch)
+    assert (variables["A"], variables["B"]) == ("0", "2")
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("", None),
+        ("--dtype half", "half"),
+        ("--dtype=half", "half"),
+        ("--dtype half --dtype=auto", "auto"),
+        ("--max_loras 3", None),
+        ("--d-type x", None),
+        ("--seed 1 --dtype", None),
+    ],
+)
+def test_a_value_of_the_users(given, value):
+    assert user_value(given.split(), "--dtype") == value
+    assert user_value(["--max_model_len", "8k"], "--max-model-len") == "8k"
 
 
 @pytest.mark.parametrize(

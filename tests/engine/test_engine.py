@@ -18,8 +18,10 @@ from tests.engine.conftest import FakeVllm, child_pid, until, until_gone
 from tests.served import alive
 from vllama.engine import engine as engine_module
 from vllama.engine.engine import WARM_UP_PROMPT, Engine, LaunchPlan, State
+from vllama.engine.memory import Memory
 from vllama.engine.process import session_members
 from vllama.errors import EngineError
+from vllama.scheduling.plan import AdapterLimits
 
 Make = Callable[..., Engine]
 INF = float("inf")
@@ -27,14 +29,18 @@ INF = float("inf")
 
 @pytest.fixture
 async def make(fake_vllm: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
-    """make(stall_timeout=…, **plan): an engine, which is stopped and leaves nothing when the test ends."""
+    """make(stall_timeout=…, planned={more of its LaunchPlan}, **plan): an engine.
+
+    It is stopped and leaves nothing when the test ends.
+    """
     monkeypatch.setattr(engine_module, "_STOP_GRACE_S", 0.2)
     made: list[Engine] = []
 
-    def make(stall_timeout: float = INF, command: list[str] | None = None, **plan: Any) -> Engine:
+    def make(stall_timeout: float = INF, command: list[str] | None = None, planned: Any = None, **plan: Any) -> Engine:
         command = command or fake_vllm.command
         url = f"unix:{fake_vllm.socket}"
-        launch = LaunchPlan(command, fake_vllm.variables(**plan), url, "demo", tmp_path / "engine.log", stall_timeout)
+        log = tmp_path / "engine.log"
+        launch = LaunchPlan(command, fake_vllm.variables(**plan), url, "demo", log, stall_timeout, **planned or {})
         made.append(Engine(launch))
         return made[-1]
 
@@ -235,6 +241,110 @@ async def test_a_cancelled_stop_goes_on_and_can_be_waited_for(make: Make) -> Non
     assert alive(processes)
     await asyncio.wait_for(engine.stop(), 5)
     assert not alive(processes)
+
+
+@pytest.mark.parametrize(
+    ("context", "full", "said"),
+    [
+        (16384, 40960, ["demo: context 16384 of 40960 tokens: what fits in 22.1 GB"]),
+        (40960, 40960, []),
+        (0, 40960, []),
+        (16384, None, []),
+    ],
+)
+async def test_a_context_that_does_not_fit_is_told(
+    make: Make, caplog: pytest.LogCaptureFixture, context: int, full: int | None, said: list[str]
+) -> None:
+    caplog.set_level(logging.INFO, "vllama.engine")
+    engine = make(context=context, planned={"full_context": full, "size": 22_100_000_000})
+    await asyncio.wait_for(engine.start(), 10)
+    assert [record.message for record in caplog.records] == said
+
+
+async def test_adapters_come_and_go(make: Make) -> None:
+    limits = AdapterLimits(slots=4, rank=16)
+    engine = make(planned={"adapters": limits, "size": 7})
+    assert (engine.name, engine.size, engine.adapters) == ("demo", 7, limits)
+    await asyncio.wait_for(engine.start(), 10)
+    await engine.load_adapter("parrot", Path("/parrot"))
+    await engine.load_adapter("parrot", Path("/parrot/2"))  # in place of the first
+    await engine.unload_adapter("parrot")
+    await engine.unload_adapter("parrot")
+    asked = [line.split(maxsplit=2)[1:] for line in log_of(engine).splitlines() if "lora" in line]
+    load, unload = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+    assert [path for path, _ in asked] == [load, load, unload, load, unload, unload]
+    assert asked[3][1] == '{"lora_name": "parrot", "lora_path": "/parrot/2"}'
+
+
+async def test_an_adapter_that_vllm_refuses(make: Make) -> None:
+    engine = make(adapters={"parrot": [500, "LoRA rank 64 is greater than max_lora_rank 16."]})
+    await asyncio.wait_for(engine.start(), 10)
+    with pytest.raises(EngineError, match=r"^the adapter in /parrot has rank 64 and its engine takes"):
+        await engine.load_adapter("parrot", Path("/parrot"))
+    assert engine.state is State.READY
+
+
+@pytest.mark.parametrize(("free", "size", "can"), [(100, 99, True), (100, 100, True), (100, 101, False), (9, None, 0)])
+async def test_who_can_sleep(
+    make: Make, monkeypatch: pytest.MonkeyPatch, free: int, size: int | None, can: bool
+) -> None:
+    monkeypatch.setattr(engine_module, "read_memory", lambda _: Memory(1000, free, 1000, 0))
+    engine = make(planned={"sleep_size": size})
+    assert not engine.can_sleep(), "before it is ready"
+    await asyncio.wait_for(engine.start(), 10)
+    assert engine.can_sleep() is bool(can)
+
+
+async def test_sleeping_and_waking(make: Make) -> None:
+    engine = make(planned={"sleep_size": 10})
+    await asyncio.wait_for(engine.start(), 10)
+    await engine.sleep()
+    assert engine.state is State.ASLEEP
+    assert not engine.can_sleep()
+    await engine.wake()
+    assert engine.state is State.READY
+    assert log_of(engine).splitlines()[-2:] == ["asked /sleep?level=1 {}", "asked /wake_up {}"]
+
+
+@pytest.mark.parametrize(
+    ("asleep", "text"),
+    [
+        ("500", "the engine of demo is not sleeping: it answered 500: out of memory"),
+        ("hang", "the engine did not answer in time"),
+        ("kill 9", "the engine cannot be reached"),
+    ],
+)
+async def test_a_sleep_that_fails(make: Make, monkeypatch: pytest.MonkeyPatch, asleep: str, text: str) -> None:
+    monkeypatch.setattr(engine_module, "_CHANGE_S", 0.3)
+    engine = make(asleep=asleep)
+    await asyncio.wait_for(engine.start(), 10)
+    with pytest.raises(EngineError, match=text):
+        await engine.sleep()
+    assert engine.state is not State.READY, "no request may be sent to it"
+    await asyncio.wait_for(engine.stop(), 10)
+    assert engine.gone
+
+
+@pytest.mark.parametrize("awake", ["500", "stay", "kill 9"])
+async def test_a_waking_that_fails(make: Make, awake: str) -> None:
+    engine = make(awake=awake)
+    await asyncio.wait_for(engine.start(), 10)
+    await engine.sleep()
+    with pytest.raises(EngineError):
+        await engine.wake()
+    assert engine.state is not State.READY
+
+
+async def test_a_death_in_its_sleep_is_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    engine = make()
+    await asyncio.wait_for(engine.start(), 10)
+    await engine.sleep()
+    assert not engine.gone
+    os.kill(server_of(engine), signal.SIGKILL)
+    await asyncio.wait_for(engine.ended.wait(), 5)
+    assert engine.gone
+    assert engine.state is State.FAILED  # type: ignore[comparison-overlap]
+    assert "demo: the engine ended by itself" in caplog.text
 
 
 def test_on_the_gateways_own_loop(fake_vllm: FakeVllm, tmp_path: Path) -> None:

@@ -7,22 +7,30 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vllama.engine import loader as loader_module
-from vllama.engine.engine import Engine, LaunchPlan
+from vllama.engine.engine import LaunchPlan, State
+from vllama.engine.footprint import GIB
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
-from vllama.errors import ConfigError
+from vllama.engine.memory import Memory
+from vllama.errors import ConfigError, DoesNotFitError
 from vllama.models import hub
+from vllama.models.adapters import Adapter
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
+from vllama.models.store import Manifest, Origin, Stored
+from vllama.scheduling.plan import AdapterLimits
 from vllama.settings import Settings
 
 ENVIRONMENT = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CUDA, Path("/engine/flags.json"))
+
+ADAPTER = Adapter(Path("/adapters/parrot"), "demo", 8, 1000, "0" * 64, datetime.now(UTC))
 
 
 @pytest.fixture(autouse=True)
@@ -37,18 +45,16 @@ def make_loader(tmp_path: Path, *models: Model, **settings: Any) -> Loader:
     return Loader(Settings(home=tmp_path, **settings), ENVIRONMENT, Catalogue(models))
 
 
-async def plan_of(loader: Loader, model: Model) -> LaunchPlan:
-    _, engine = await loader.prepare(model)
-    assert isinstance(engine, Engine)
-    return engine._plan
+def plan_of(loader: Loader, model: Model, share: int | None = None) -> LaunchPlan:
+    return loader.engine(model, share)._plan
 
 
 def value_of(plan: LaunchPlan, flag: str) -> str | None:
     return plan.command[plan.command.index(flag) + 1] if flag in plan.command else None
 
 
-async def test_a_plan(tmp_path: Path, models: dict[str, Model]) -> None:
-    plan = await plan_of(make_loader(tmp_path, load_timeout=7.0), models["demo"])
+def test_a_plan(tmp_path: Path, models: dict[str, Model]) -> None:
+    plan = plan_of(make_loader(tmp_path, load_timeout=7.0), models["demo"])
     assert plan.command[:5] == ["/engine/bin/python", "-m", "vllama_engine", "serve", "--"]
     assert value_of(plan, "--model") == models["demo"].source
     assert value_of(plan, "--served-model-name") == plan.name == "demo:latest"
@@ -56,9 +62,9 @@ async def test_a_plan(tmp_path: Path, models: dict[str, Model]) -> None:
     assert plan.variables["PYTHONUNBUFFERED"] == "1"
 
 
-async def test_sockets_lie_in_a_private_folder(tmp_path: Path, models: dict[str, Model], runtime: Path) -> None:
+def test_sockets_lie_in_a_private_folder(tmp_path: Path, models: dict[str, Model], runtime: Path) -> None:
     loader = make_loader(tmp_path)
-    plans = [await plan_of(loader, models[name]) for name in ("demo", "demo", "demo-embed")]
+    plans = [plan_of(loader, models[name]) for name in ("demo", "demo", "demo-embed")]
     sockets = [Path(value_of(plan, "--uds") or "") for plan in plans]
     assert [plan.url for plan in plans] == [f"unix:{path}" for path in sockets]
     assert len(set(sockets)) == 3
@@ -70,10 +76,10 @@ async def test_sockets_lie_in_a_private_folder(tmp_path: Path, models: dict[str,
     loader.close()
 
 
-async def test_a_socket_folder_that_was_tidied_away_is_made_anew(tmp_path: Path, models: dict[str, Model]) -> None:
+def test_a_socket_folder_that_was_tidied_away_is_made_anew(tmp_path: Path, models: dict[str, Model]) -> None:
     loader = make_loader(tmp_path)
     shutil.rmtree(loader._folder)
-    folder = Path(value_of(await plan_of(loader, models["demo"]), "--uds") or "").parent
+    folder = Path(value_of(plan_of(loader, models["demo"]), "--uds") or "").parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     loader.close()
     assert not folder.exists()
@@ -102,14 +108,14 @@ def test_no_folder_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         make_loader(tmp_path)
 
 
-async def test_a_port_of_vllms(tmp_path: Path, models: dict[str, Model]) -> None:
+def test_a_port_of_vllms(tmp_path: Path, models: dict[str, Model]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         loader = make_loader(tmp_path, vllm_port=port)
         text = rf"vLLM cannot listen on port {port} \(Address already in use\): choose another with --vllm-port"
         with pytest.raises(ConfigError, match=text):
-            await loader.prepare(models["demo"])
-    plan = await plan_of(loader, models["demo"])
+            loader.engine(models["demo"], None)
+    plan = plan_of(loader, models["demo"])
     assert (plan.url, value_of(plan, "--port")) == (f"http://127.0.0.1:{port}", str(port))
     assert "--uds" not in plan.command
 
@@ -124,14 +130,14 @@ async def test_a_port_of_vllms(tmp_path: Path, models: dict[str, Model]) -> None
         ({"reasoning_parser": "none"}, "hermes", None),
     ],
 )
-async def test_parsers(
+def test_parsers(
     tmp_path: Path, models: dict[str, Model], settings: dict[str, str], tools: str | None, reasoning: str | None
 ) -> None:
     model = models["demo"]
     assert model.checkpoint is not None
     parsers = replace(model.checkpoint.parsers, tool_call="hermes", reasoning="qwen3")
     model = replace(model, checkpoint=replace(model.checkpoint, parsers=parsers))
-    plan = await plan_of(make_loader(tmp_path, **settings), model)
+    plan = plan_of(make_loader(tmp_path, **settings), model)
     assert (value_of(plan, "--tool-call-parser"), value_of(plan, "--reasoning-parser")) == (tools, reasoning)
     assert ("--enable-auto-tool-choice" in plan.command) is (tools is not None)
 
@@ -152,15 +158,35 @@ async def test_a_model_that_is_not_here_is_downloaded(
     caplog.set_level("INFO", "vllama.engine")
     model = Model(parse("some/where"), source="Some/Where", engine_name="some/where")
     loader = make_loader(tmp_path, model)
-    known, engine = await loader.prepare(model)
+    known = await loader.fetch(model)
+    engine = loader.engine(known, None)
     assert known.checkpoint == models["demo"].checkpoint
     assert loader._catalogue.find(model.name) == known
     assert value_of(engine._plan, "--model") == models["demo"].source
-    assert engine._plan.log.name == "some-where-latest.log"
+    assert engine._plan.log.name == "some-where.log"
     progress = [record.message.partition("downloaded ")[2] for record in caplog.records if "%" in record.message]
     assert progress == ["0 % of 100.0 GB", "10 % of 100.0 GB", "100 % of 100.0 GB"]
-    await loader.prepare(known)
+    assert await loader.fetch(known) is known
     assert asked == ["Some/Where"]
+
+
+@pytest.mark.parametrize("revision", ["abc", ""])
+async def test_the_commit_that_a_manifest_names_is_downloaded(
+    tmp_path: Path, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
+    asked: list[str | None] = []
+
+    async def download(_repo: str, *, revision: str | None, report: Any) -> Path:
+        asked.append(revision)
+        return Path(models["demo"].source)
+
+    monkeypatch.setattr(hub, "download", download)
+    name = parse("some/where")
+    manifest = Manifest(weights=Origin("hub", "Some/Where", revision))
+    stored = Stored(name, manifest, "0" * 64, datetime.now(UTC))
+    model = Model(name, source="Some/Where", engine_name="some/where", stored=stored)
+    await make_loader(tmp_path, model).fetch(model)
+    assert asked == [revision or None]
 
 
 async def test_a_download_that_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,5 +197,167 @@ async def test_a_download_that_is_no_model(tmp_path: Path, monkeypatch: pytest.M
     model = Model(parse("some/where"), source="Some/Where", engine_name="some/where")
     loader = make_loader(tmp_path, model)
     with pytest.raises(ConfigError, match="is empty"):
-        await loader.prepare(model)
+        await loader.fetch(model)
     assert loader._catalogue.find(model.name) == model
+
+
+def test_models_on_the_same_weights_have_one_engine(tmp_path: Path, models: dict[str, Model]) -> None:
+    """Whichever is asked for first, vLLM knows the weights by their own name and has room for the adapter."""
+    demo = models["demo"]
+    parrot = replace(demo, name=parse("parrot"), engine_name="adapter-1", adapter=ADAPTER)
+    loader = make_loader(tmp_path, parrot, demo)
+    commands = [plan_of(loader, model).command for model in (demo, parrot)]
+    socket_at = commands[0].index("--uds") + 1
+    assert commands[0][:socket_at] == commands[1][:socket_at]
+    assert commands[0][socket_at + 1 :] == commands[1][socket_at + 1 :]
+    engine = loader.engine(parrot, None)
+    assert (engine.name, engine.adapters) == ("demo:latest", AdapterLimits(16, 16))
+    assert "--enable-lora" in commands[0]
+    assert engine._plan.variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert loader.engine(models["plain"], None).adapters is None
+
+
+def test_an_adapter_whose_base_has_no_name(tmp_path: Path, models: dict[str, Model]) -> None:
+    parrot = Model(parse("parrot"), "Qwen/Qwen3-4B", "adapter-1", models["demo"].checkpoint, adapter=ADAPTER)
+    assert plan_of(make_loader(tmp_path, parrot), parrot).name == "Qwen/Qwen3-4B"
+
+
+@pytest.mark.parametrize(
+    ("settings", "others", "sleeps"),
+    [
+        ({}, ["plain"], True),
+        ({}, [], False),
+        ({"vllm_args": ["--no-enable-sleep-mode"]}, ["plain"], False),
+        ({"vllm_port": 1}, ["plain"], False),
+    ],
+    ids=["other weights", "nothing to make room for", "the user's word", "a port that others reach"],
+)
+def test_who_is_started_to_sleep(
+    tmp_path: Path,
+    models: dict[str, Model],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    others: list[str],
+    sleeps: bool,
+) -> None:
+    monkeypatch.setattr(loader_module, "_check_port_free", lambda _: None)
+    loader = make_loader(tmp_path, models["demo"], *(models[name] for name in others), **settings)
+    plan = plan_of(loader, models["demo"])
+    assert ("--enable-sleep-mode" in plan.command) is sleeps
+    assert ("VLLM_SERVER_DEV_MODE" in plan.variables) is sleeps
+    assert models["demo"].checkpoint is not None
+    assert plan.sleep_size == (int(1.25 * models["demo"].checkpoint.size) if sleeps else None)
+
+
+def test_a_cpu_engine_never_sleeps(tmp_path: Path, models: dict[str, Model]) -> None:
+    loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue(models.values()))
+    plan = plan_of(loader, models["demo"])
+    assert ("--enable-sleep-mode" in plan.command, plan.sleep_size) == (False, None)
+
+
+GPU = Memory(total=24 * GIB, free=20 * GIB, usable=22 * GIB, gpus=1)
+RAM = Memory(total=64 * GIB, free=40 * GIB, usable=60 * GIB, gpus=0)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> list[Memory]:
+    """What the machine has: the last of the list."""
+    found = [GPU]
+    monkeypatch.setattr(loader_module, "read_memory", lambda _profile, _gpus: found[-1])
+    return found
+
+
+async def test_a_demand_and_a_share(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    loader = make_loader(tmp_path, models["demo"])
+    demand = await loader.demand(models["demo"])
+    assert GIB < demand.minimum < 2 * GIB
+    assert demand.wanted == int(8.75 * GIB), "half of what there is beside an embedder"
+    engine = loader.engine(models["demo"], 6 * GIB)
+    assert (engine.size, value_of(engine._plan, "--gpu-memory-utilization")) == (6 * GIB, "0.25")
+    assert engine._plan.full_context == 4096
+    memory.append(RAM)
+    loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue([models["demo"]]))
+    demand = await loader.demand(models["demo"])
+    plan = plan_of(loader, models["demo"], demand.wanted)
+    assert plan.variables["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+@pytest.mark.parametrize(("settings", "fraction"), [({}, "0.833"), ({"memory_limit": 12}, "0.5")])
+async def test_an_only_engine_has_all(
+    tmp_path: Path, models: dict[str, Model], memory: list[Memory], settings: dict[str, Any], fraction: str
+) -> None:
+    loader = make_loader(tmp_path, models["demo"], **settings)
+    assert "--gpu-memory-utilization" not in plan_of(loader, models["demo"]).command, "nobody has looked what there is"
+    loader = make_loader(tmp_path, models["demo"], **settings)
+    await loader.demand(models["demo"])
+    assert value_of(plan_of(loader, models["demo"]), "--gpu-memory-utilization") == fraction
+    memory.append(RAM)
+    loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue([models["demo"]]))
+    demand = await loader.demand(models["demo"])
+    assert plan_of(loader, models["demo"]).size == demand.wanted
+
+
+async def test_the_users_fraction_is_what_each_engine_gets(
+    tmp_path: Path, models: dict[str, Model], memory: list[Memory]
+) -> None:
+    loader = make_loader(tmp_path, models["demo"], gpu_memory_utilization=0.25)
+    demand = await loader.demand(models["demo"])
+    assert (demand.minimum, demand.wanted) == (6 * GIB, 6 * GIB)
+    plan = plan_of(loader, models["demo"], 6 * GIB)
+    assert plan.command.count("--gpu-memory-utilization") == 1
+    loader = make_loader(tmp_path, models["demo"], gpu_memory_utilization=0.01)
+    with pytest.raises(DoesNotFitError, match=r"demo:latest needs 1\.\d GB of GPU memory, 0\.2 GB free: "):
+        await loader.demand(models["demo"])
+    assert memory
+
+
+async def test_what_never_fits_names_what_does(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    assert models["demo"].checkpoint is not None
+    model = replace(models["demo"], checkpoint=replace(models["demo"].checkpoint, size=31 * 10**9))
+    loader = Loader(Settings(home=tmp_path), ENVIRONMENT, Catalogue([model]), {model.source: "demo:awq"}.get)
+    with pytest.raises(DoesNotFitError) as error:
+        await loader.demand(model)
+    assert str(error.value) == "demo:latest needs 33 GB of GPU memory, 21 GB free: try demo:awq"
+    memory.append(replace(GPU, total=141 * GIB, free=130 * GIB, usable=130 * GIB))
+    assert (await loader.demand(model)).minimum > 31 * 10**9
+
+
+async def test_what_is_free(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    loader = make_loader(tmp_path, models["demo"])
+    assert await loader.free() == 20 * GIB
+    engine = loader.engine(models["demo"], 6 * GIB)
+    assert await loader.free() == 14 * GIB, "it is about to take it"
+    engine.state = State.READY
+    memory.append(replace(GPU, free=14 * GIB))
+    assert await loader.free() == 14 * GIB, "it has taken it"
+    assert (await loader.demand(models["demo"])).wanted == int(8.75 * GIB), "of all, though it is taken"
+    engine.state = State.ASLEEP
+    memory.append(replace(GPU, free=19 * GIB))
+    assert await loader.free() == 19 * GIB
+    engine.state = State.READY
+    await engine.stop()
+    memory.append(GPU)
+    assert await loader.free() == 20 * GIB
+
+
+async def test_a_limit_for_all(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
+    loader = make_loader(tmp_path, models["demo"], memory_limit=8.0)
+    assert (await loader.free(), (await loader.demand(models["demo"])).wanted) == (8 * GIB, int(2.75 * GIB))
+    loader.engine(models["demo"], 5 * GIB)
+    assert await loader.free() == 3 * GIB
+    loader.engine(models["demo"], 5 * GIB)
+    assert await loader.free() == 0
+    assert memory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gpus"),
+    [
+        ({}, 1),
+        ({"tensor_parallel_size": 2}, 2),
+        ({"vllm_args": ["-tp", "4", "--pipeline-parallel-size=2"]}, 8),
+        ({"vllm_args": ["--tensor_parallel_size", "x"]}, 1),
+    ],
+)
+def test_how_many_gpus_an_engine_uses(tmp_path: Path, arguments: dict[str, Any], gpus: int) -> None:
+    assert make_loader(tmp_path, **arguments)._gpus == gpus

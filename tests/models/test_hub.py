@@ -54,7 +54,7 @@ async def test_download(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(len(MODEL[name]) for name in WANTED)
     assert reports[0] == DownloadProgress("listing")
     last = reports[-1]
-    assert (last.phase, last.completed, last.total) == ("downloading", size, size)
+    assert (last.phase, last.completed, last.total) == ("transferring", size, size)
     weights = MODEL["model.safetensors"]
     listed = {file.name: file for file in last.files}
     assert listed.keys() == WANTED
@@ -195,6 +195,7 @@ async def stalled(server: Hub) -> None:
 
 
 async def test_cancelled_in_the_middle(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     server.repos["org/model"] = MODEL
     server.stalled = {"model.safetensors"}
     workers: list[asyncio.subprocess.Process] = []
@@ -251,6 +252,7 @@ async def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         ("print('no JSON')", hub.HubError, "ended without a word"),
         ("raise SystemExit('secret hf_secret told')", hub.HubError, "secret *** told"),
         ("raise SystemExit('told hf_abcdefghijklmnopqrst')", hub.HubError, "told ***"),
+        ("raise SystemExit('at http://me:pass@x/y?key=1 it')", hub.HubError, "at http://x/y it"),
         ("import sys; sys.stderr.write('x' * 300000); sys.exit('\\nend')", hub.HubError, "downloaded: end"),
         ("""print('{"error": "no_space", "detail": "9 GB"}')""", hub.NoSpaceError, "does not fit on the disk: 9 GB"),
         ("""print('{"error": "interrupted", "detail": "x"}')""", hub.DownloadInterruptedError, "try again"),

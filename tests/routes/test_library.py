@@ -61,7 +61,7 @@ async def test_copies(library: Library, tmp_path: Path) -> None:
         "mine": made,
         "demo": Manifest(weights=DEMO),
         "me/cached": Manifest(weights=Origin("hub", "me/cached")),
-        "me/parrot": Manifest(weights=DEMO, adapter=Origin("hub", "me/parrot", COMMIT)),
+        "me/parrot": Manifest(weights=DEMO, adapter=Origin("hub", "me/parrot", COMMIT), parent="demo:latest"),
     }
     for source, manifest in expected.items():
         response = await copy(alone, source, "Other")
@@ -81,7 +81,9 @@ async def test_a_copy_of_an_adapter_that_the_server_was_given(library: Library) 
     adapter = await asyncio.to_thread(inspect_adapter, folder)
     alone.gateway.catalogue.put(replace(base, name=parse("given"), adapter=adapter, parent="demo:latest"))
     assert (await copy(alone, "given", "mine")).status_code == 200
-    assert await read(store, "mine") == Manifest(weights=DEMO, adapter=Origin("folder", str(folder)))
+    assert await read(store, "mine") == Manifest(
+        weights=DEMO, adapter=Origin("folder", str(folder)), parent="demo:latest"
+    )
 
 
 async def test_a_copy_onto_itself_is_none(library: Library) -> None:

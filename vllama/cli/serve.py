@@ -21,9 +21,19 @@ def serve(
         list[str] | None,
         _option("Model to serve: demo, a folder, a Hugging Face id, or NAME=SOURCE. Can be repeated.", _GATEWAY),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        _option("LoRA adapter to serve as a model: NAME=PATH or NAME=PATH@BASE. Can be repeated.", _GATEWAY),
+    ] = None,
     preload: Annotated[
-        bool | None,
-        _option("Load the first model at once, not at its first request.", _GATEWAY, "--preload/--no-preload"),
+        list[str] | None,
+        _option("Model to load at once, not at its first request. Can be repeated.", _GATEWAY),
+    ] = None,
+    pin: Annotated[
+        list[str] | None, _option("Model to load at once and never to unload. Can be repeated.", _GATEWAY)
+    ] = None,
+    max_loaded_models: Annotated[
+        int | None, _option("Most models in memory at once (three for each GPU, or on a CPU).", _GATEWAY)
     ] = None,
     host: Annotated[str | None, _option("Address to listen on (127.0.0.1).", _GATEWAY)] = None,
     port: Annotated[int | None, _option("Port to listen on (11434).", _GATEWAY)] = None,
@@ -43,6 +53,12 @@ def serve(
     vllm_port: Annotated[int | None, _option("TCP port for vLLM (a private Unix socket).", _ENGINE)] = None,
     gpu_memory_utilization: Annotated[float | None, _option("Fraction of the GPU's memory to use.", _ENGINE)] = None,
     max_model_len: Annotated[str | None, _option("Context length in tokens (what fits).", _ENGINE)] = None,
+    memory_limit: Annotated[
+        float | None, _option("GiB of memory for all engines together (what is free).", _ENGINE)
+    ] = None,
+    max_loras: Annotated[int | None, _option("LoRA adapters that one batch can mix.", _ENGINE)] = None,
+    max_cpu_loras: Annotated[int | None, _option("LoRA adapters kept in RAM.", _ENGINE)] = None,
+    max_lora_rank: Annotated[int | None, _option("Highest rank of a LoRA adapter (by adapter).", _ENGINE)] = None,
     max_num_seqs: Annotated[int | None, _option("Most sequences at once.", _ENGINE)] = None,
     tensor_parallel_size: Annotated[int | None, _option("GPUs to split a model over.", _ENGINE)] = None,
     dtype: Annotated[str | None, _option("Type of weights and activations (auto).", _ENGINE)] = None,
@@ -65,7 +81,10 @@ def serve(
     run(
         load(
             model=model or None,
-            preload=preload,
+            lora=lora or None,
+            preload=preload or None,
+            pin=pin or None,
+            max_loaded_models=max_loaded_models,
             host=host,
             port=port,
             keep_alive=keep_alive,
@@ -76,6 +95,10 @@ def serve(
             vllm_port=vllm_port,
             gpu_memory_utilization=gpu_memory_utilization,
             max_model_len=max_model_len,
+            memory_limit=memory_limit,
+            max_loras=max_loras,
+            max_cpu_loras=max_cpu_loras,
+            max_lora_rank=max_lora_rank,
             max_num_seqs=max_num_seqs,
             tensor_parallel_size=tensor_parallel_size,
             dtype=dtype,

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,35 +62,54 @@ class Address:
         return ["--uds", str(self.socket)] if self.socket else ["--host", "127.0.0.1", "--port", str(self.port)]
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What one engine is started with besides what all are: arguments and variables."""
+
+    arguments: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def __add__(self, other: "Launch") -> "Launch":
+        return Launch(self.arguments + other.arguments, {**self.variables, **other.variables})
+
+
 def vllm_arguments(
-    model: Path, name: str, address: Address, settings: Settings, parsers: Parsers, profile: Profile
+    model: Path,
+    name: str,
+    address: Address,
+    settings: Settings,
+    parsers: Parsers,
+    profile: Profile,
+    launch: Launch = Launch(),
 ) -> list[str]:
     """vLLM's arguments; the user's own come last, so that they win."""
     user = user_arguments(settings)
     arguments = ["--model", str(model), "--served-model-name", name, *address.flags]
     # Per-request metrics give true prefill and decode times; the access log would repeat the gateway's.
     arguments += ["--enable-per-request-metrics", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    # A model's own template goes with its requests; the gateway sees to it that a client's does not.
+    arguments.append("--trust-request-chat-template")
     for flag, value in _PREFERRED.items():
-        if not _names_any(user, (flag,)):
+        if not names_any(user, (flag,)):
             arguments += [flag, value]
     if settings.max_model_len is None:
         arguments += ["--max-model-len", "auto"]
-    if profile is Profile.CPU and not _names_any(user, _COMPILING):
+    if profile is Profile.CPU and not names_any(user, _COMPILING):
         arguments.append("--enforce-eager")
-    names_tool_parser = _names_any(user, ("--tool-call-parser",))
+    names_tool_parser = names_any(user, ("--tool-call-parser",))
     if parsers.tool_call or names_tool_parser:
         arguments.append("--enable-auto-tool-choice")
     if parsers.tool_call and not names_tool_parser:
         arguments += ["--tool-call-parser", parsers.tool_call]
-    if parsers.reasoning and not _names_any(user, ("--reasoning-parser",)):
+    if parsers.reasoning and not names_any(user, ("--reasoning-parser",)):
         arguments += ["--reasoning-parser", parsers.reasoning]
-    return arguments + user
+    return [*arguments, *launch.arguments, *user]
 
 
 def user_arguments(settings: Settings) -> list[str]:
     """What the user chose of vLLM's flags, by our settings of the same name and after `--`."""
     arguments: list[str] = []
-    for field in (
+    for setting in (
         "gpu_memory_utilization",
         "max_model_len",
         "max_num_seqs",
@@ -98,8 +117,8 @@ def user_arguments(settings: Settings) -> list[str]:
         "dtype",
         "quantization",
     ):
-        if (value := getattr(settings, field)) is not None:
-            arguments += ["--" + field.replace("_", "-"), str(value)]
+        if (value := getattr(settings, setting)) is not None:
+            arguments += ["--" + setting.replace("_", "-"), str(value)]
     if settings.enforce_eager:
         arguments.append("--enforce-eager")
     return arguments + settings.vllm_args
@@ -113,9 +132,20 @@ def context_tokens(text: str) -> int | None:
     return int(float(text.rstrip("kKmM")) * factor)
 
 
-def _names_any(arguments: Iterable[str], flags: tuple[str, ...]) -> bool:
+def names_any(arguments: Iterable[str], flags: tuple[str, ...]) -> bool:
+    """Whether one of the flags is among the arguments, be it as `--no-…`, with `_` for `-` or with `=`."""
     names = {_name(argument).replace("--no-", "--", 1) for argument in arguments}
     return any(name in flags or (name[:2] == "-O" and "-O" in flags) for name in names)
+
+
+def user_value(arguments: Sequence[str], flag: str) -> str | None:
+    """What a flag is set to, the last time it is given; None where it is not."""
+    found = None
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.startswith("-") and _canonical(name) == flag:
+            found = value if equals else next(iter(arguments[position + 1 : position + 2]), None)
+    return found
 
 
 def _name(argument: str) -> str:
@@ -123,10 +153,14 @@ def _name(argument: str) -> str:
     return _canonical(re.split("[=.]", argument, maxsplit=1)[0])
 
 
-def engine_environment(environment: Environment, base: Mapping[str, str]) -> dict[str, str]:
+def engine_environment(
+    environment: Environment,
+    base: Mapping[str, str],
+    launch: Launch = Launch(),
+) -> dict[str, str]:
     """The variables of an engine's process: the user's own, less the gateway's, plus what vLLM needs.
 
-    What the user set for vLLM wins over what is chosen here.
+    What the user set for vLLM wins over what is chosen here and in `launch`.
     """
     # VLLM_API_KEY would make the engine ask its only client, the gateway, for a key.
     ours = {"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "VLLM_API_KEY"}
@@ -142,7 +176,7 @@ def engine_environment(environment: Environment, base: Mapping[str, str]) -> dic
     }
     if environment.profile is Profile.CPU:
         defaults["VLLM_CPU_KVCACHE_SPACE"] = str(cpu_cache_gib(psutil.virtual_memory().available))
-    return defaults | variables | {"PYTHONPATH": str(launcher_path()), "PYTHONUNBUFFERED": "1"}
+    return defaults | dict(launch.variables) | variables | {"PYTHONPATH": str(launcher_path()), "PYTHONUNBUFFERED": "1"}
 
 
 def cpu_cache_gib(available_bytes: int) -> int:

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from vllama.engine.client import EngineClient
+from vllama.engine.adapters import loading_failure
+from vllama.engine.client import EngineClient, translate_errors
 from vllama.engine.diagnose import explain
+from vllama.engine.install import Profile
+from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.process import EngineLog, EngineProcess
 from vllama.errors import EngineError
+from vllama.scheduling.plan import AdapterLimits
 from vllama.wire.openai import ModelList
 
 logger = logging.getLogger("vllama.engine")
@@ -23,6 +27,11 @@ _POLL_S = 0.1
 _STOP_GRACE_S = 2.0
 _LAST_WORDS_S = 3.0
 """How long after a failed prompt an engine is given to end, so that its own words tell the cause."""
+_ADAPTER_S = 120.0
+"""An adapter is read from disk, some 100 MB, and answers that run go first."""
+_CHANGE_S = 30.0
+_BYTES_PER_S = 1e9
+"""For falling asleep and waking: the weights go to RAM or come back, on slow machines no faster than this."""
 WARM_UP_PROMPT = "Warm-up: " + "one two three four five six seven eight nine ten " * 3
 """Some 40 tokens. A first prompt of only a few kills a CPU engine on processors with AMX: vLLM's attention kernel
 uses AMX before anything has asked the operating system for it, while longer prompts pass a kernel that asks."""
@@ -42,6 +51,9 @@ class LaunchPlan:
 
     command: the launcher and vLLM's arguments. variables: the process's whole environment. url: where it will listen.
     name: what vLLM calls the model. stall_timeout: seconds without a line of output after which a start is given up.
+    size: bytes of GPU memory (of RAM, on a CPU) planned for it. adapters: those it has room for, None for none.
+    sleep_size: bytes of RAM that it takes while it sleeps, None where it cannot. full_context: what the model could
+    take in, in tokens, where vLLM is left to choose what fits.
     """
 
     command: Sequence[str]
@@ -50,10 +62,17 @@ class LaunchPlan:
     name: str
     log: Path
     stall_timeout: float
+    size: int = 0
+    adapters: AdapterLimits | None = None
+    sleep_size: int | None = None
+    full_context: int | None = None
 
 
 class Engine:
-    """state says where it is in its life; `client` talks to it once it is ready."""
+    """state says where it is in its life; `client` talks to it once it is ready.
+
+    name, size, adapters: as its plan has them.
+    """
 
     def __init__(self, plan: LaunchPlan) -> None:
         self._plan = plan
@@ -62,9 +81,17 @@ class Engine:
         self._stopping: asyncio.Task[None] | None = None
         self.client = EngineClient(plan.url)
         self.state = State.STARTING
+        self.name = plan.name
+        self.size = plan.size
+        self.adapters = plan.adapters
         self.log_path = plan.log
         self.context_length: int | None = None
         self.ended = asyncio.Event()
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of it is left: it failed to start, or it ended."""
+        return self.ended.is_set() or (self._stopping is not None and self._stopping.done())
 
     async def start(self) -> None:
         """Launch vLLM and return when it has answered a prompt.
@@ -96,6 +123,8 @@ class Engine:
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
         self._check_ended(self._process)
         self.state = State.READY
+        if (full := self._plan.full_context or 0) > (fitting := self.context_length or full):
+            logger.info("%s: context %d of %d tokens: what fits in %s", self.name, fitting, full, gigabytes(self.size))
 
     async def _until_healthy(self, process: EngineProcess) -> None:
         while not await self.client.healthy():
@@ -157,9 +186,57 @@ class Engine:
             f"the engine of {self._plan.name} failed its first prompt: {text[:500].decode(errors='replace')}"
         )
 
+    def can_sleep(self) -> bool:
+        """Whether it is ready, started for it, and the RAM has room to spare for what it would keep there."""
+        size = self._plan.sleep_size
+        return size is not None and self.state is State.READY and read_memory(Profile.CPU).free >= size
+
+    async def sleep(self) -> None:
+        """Move the weights to RAM and give the GPU's memory back. Nobody may be using it, nor use it until `wake`.
+
+        Raises EngineError where that fails: then it is in no known state, and has to be stopped.
+        """
+        self.state = State.ASLEEP
+        await self._change("/sleep?level=1", "sleeping")
+
+    async def wake(self) -> None:
+        """Make it ready again. Raises EngineError as `sleep` does."""
+        await self._change("/wake_up", "awake")
+        if self.state is State.ASLEEP:  # not ended meanwhile
+            self.state = State.READY
+
+    async def _change(self, path: str, expected: str) -> None:
+        seconds = _CHANGE_S + (self._plan.sleep_size or 0) / _BYTES_PER_S
+        status, text = await self._post(path, None, seconds)
+        if status != 200 or f'"status":"{expected}"' not in text.replace(" ", ""):
+            raise EngineError(f"the engine of {self.name} is not {expected}: it answered {status}: {text[:500]}")
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Let requests name a LoRA adapter, in place of another of that name. Raises EngineError with the cause."""
+        asked = {"lora_name": name, "lora_path": str(path)}
+        status, text = await self._post("/v1/load_lora_adapter", asked, _ADAPTER_S)
+        if status == 400 and "already been loaded" in text:
+            await self.unload_adapter(name)
+            status, text = await self._post("/v1/load_lora_adapter", asked, _ADAPTER_S)
+        if status != 200:
+            raise loading_failure(path, text)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter, if it is there. Requests that run go on with it."""
+        status, text = await self._post("/v1/unload_lora_adapter", {"lora_name": name}, _ADAPTER_S)
+        if status not in (200, 404):
+            raise EngineError(f"the engine of {self.name} keeps the adapter {name}: it answered {status}: {text[:500]}")
+
+    async def _post(self, path: str, body: Mapping[str, object] | None, seconds: float) -> tuple[int, str]:
+        """Status and text of the answer, a JSON error's message where it is one."""
+        data = msgspec.json.encode(body) if body is not None else b""
+        with translate_errors():
+            async with asyncio.timeout(seconds), self.client.request("POST", path, data) as response:
+                return response.status, _error_text(await response.read())
+
     async def _watch(self, process: EngineProcess) -> None:
         status = await process.wait()
-        if self.state is State.READY:
+        if self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
             logger.error(
                 "%s: the engine ended by itself: %s (log: %s)",
@@ -184,3 +261,9 @@ class Engine:
                 await self._watcher
         finally:
             await self.client.close()
+
+
+def _error_text(body: bytes) -> str:
+    with contextlib.suppress(msgspec.DecodeError, LookupError, TypeError):
+        return str(msgspec.json.decode(body)["error"]["message"])
+    return body.decode(errors="replace")

@@ -1,24 +1,42 @@
 """From a model to an engine that can be started: weights at hand, address chosen, command line built."""
 
+import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vllama.engine.command import Address, context_tokens, engine_environment, vllm_arguments
+from vllama.engine.adapters import adapter_launch, adapter_limits
+from vllama.engine.budget import Budget
+from vllama.engine.command import (
+    Address,
+    Launch,
+    context_tokens,
+    engine_environment,
+    names_any,
+    user_arguments,
+    user_value,
+    vllm_arguments,
+)
 from vllama.engine.engine import Engine, LaunchPlan
+from vllama.engine.footprint import Footprint, footprint
 from vllama.engine.install import Environment, Profile
+from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
 from vllama.errors import ConfigError
 from vllama.models import hub
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
 from vllama.models.inspect import Checkpoint, inspect
+from vllama.models.model import Model
+from vllama.models.names import name_from_source
+from vllama.scheduling.plan import AdapterLimits, Demand
 from vllama.settings import Settings
 
 logger = logging.getLogger("vllama.engine")
@@ -27,43 +45,147 @@ _MAX_SOCKET_PATH = 107
 """Bytes; a Unix socket's path cannot be longer (`sun_path` in unix(7))."""
 
 
-class Loader:
-    """Prepares engines. Owns the private folder in which their sockets lie; `close` removes it."""
+_SLEEPING = 1.25
+"""RAM for a sleeping engine, as a part of its weights: they lie there pinned, with room to spare."""
 
-    def __init__(self, settings: Settings, environment: Environment, catalogue: Catalogue) -> None:
+
+class Loader:
+    """Makes engines, within the memory there is.
+
+    Owns the private folder in which their sockets lie; `close` removes it. catalogue: where what is downloaded is put
+    down, and which adapters there are is looked up. sibling: names a quantised form of a source, where one is known.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Environment,
+        catalogue: Catalogue,
+        sibling: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._environment = environment
         self._catalogue = catalogue
+        self._sibling = sibling
+        self._user = user_arguments(settings)
+        self._gpus = _split_over(self._user)
+        self._budget = Budget(settings.memory_limit)
+        self._memory: Memory | None = None
         self._folder = _private_folder()
         self._started = 0
 
-    async def prepare(self, model: Model) -> tuple[Model, Engine]:
-        """The model with its checkpoint, and its engine, not started yet.
+    async def fetch(self, model: Model) -> Model:
+        """The model with its weights on this machine. Raises VllamaError where they cannot be had, or are no model."""
+        if model.checkpoint is not None:
+            return model
+        logger.info("%s: downloading %s", model.name.short, model.source)
+        report = _log_progress(model.name.short)
+        path = await hub.download(model.source, revision=_revision(model), report=report)
+        model = replace(model, checkpoint=await asyncio.to_thread(inspect, path))
+        self._catalogue.put(model)
+        return model
 
-        Raises VllamaError where the weights cannot be had, or are no model.
+    async def demand(self, model: Model) -> Demand:
+        """The memory that an engine of the model is to have. Raises DoesNotFitError where there will never be enough.
+
+        Where the user said how much each engine gets, it is that.
         """
-        if model.checkpoint is None:
-            logger.info("%s: downloading %s", model.name.short, model.source)
-            path = await hub.download(model.source, revision=None, report=_log_progress(model.name.short))
-            model = replace(model, checkpoint=inspect(path))
-            self._catalogue.put(model)
-        assert model.checkpoint is not None
-        return model, Engine(self._plan(model, model.checkpoint))
+        memory = await self._measure()
+        needs = self._footprint(model, self._limits(model))
+        most = self._budget.most(memory)
+        fraction = user_value(self._user, "--gpu-memory-utilization")
+        if memory.gpus and fraction is not None:
+            most = min(int(float(fraction) * memory.total), most)
+            demand = Demand(max(needs.minimum, most), most)
+        else:
+            demand = plan(needs, most) if memory.gpus else plan_on_cpu(needs, most, _given_cache())
+        check_fits(model.name.short, needs, demand, most, memory, lambda: self._sibling(model.source))
+        return demand
 
-    def _plan(self, model: Model, checkpoint: Checkpoint) -> LaunchPlan:
+    async def free(self) -> int:
+        """Bytes that no engine has or is about to take."""
+        return self._budget.free(await self._measure())
+
+    def engine(self, model: Model, share: int | None) -> Engine:
+        """An engine for the model's weights, not started yet, whichever of the models on these weights it is.
+
+        share: bytes that it may take, as `demand` planned them; None: all there is for engines, as it is the only one.
+        """
+        engine = Engine(self._plan(model, share))
+        self._budget.add(engine)
+        return engine
+
+    async def _measure(self) -> Memory:
+        self._memory = await asyncio.to_thread(read_memory, self._environment.profile, self._gpus)
+        return self._memory
+
+    def _limits(self, model: Model) -> AdapterLimits | None:
+        return adapter_limits(model, _checkpoint(model), self._catalogue, self._settings)
+
+    def _footprint(self, model: Model, limits: AdapterLimits | None) -> Footprint:
+        checkpoint = _checkpoint(model)
+        return footprint(checkpoint, self._settings_for(checkpoint), self._environment.profile, self._gpus, limits)
+
+    def _plan(self, model: Model, share: int | None) -> LaunchPlan:
+        checkpoint, limits, name = _checkpoint(model), self._limits(model), self._base_name(model)
+        needs = self._footprint(model, limits)
+        size = share if share is not None else self._whole(needs)
         address = self._address()
+        sleeps = self._sleeps(model, address)
+        launch = self._launch(limits, needs, size, sleeps)
         arguments = vllm_arguments(
-            checkpoint.path, model.engine_name, address, self._settings_for(checkpoint),
-            self._parsers(checkpoint), self._environment.profile,
+            checkpoint.path, name, address, self._settings_for(checkpoint),
+            self._parsers(checkpoint), self._environment.profile, launch,
         )  # fmt: skip
         return LaunchPlan(
             command=[str(self._environment.python), "-m", "vllama_engine", "serve", *self._spare(), "--", *arguments],
-            variables=engine_environment(self._environment, os.environ),
+            variables=engine_environment(self._environment, os.environ, launch),
             url=address.url,
-            name=model.engine_name,
-            log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model.name.short)}.log",
+            name=name,
+            log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.log",
             stall_timeout=self._settings.load_timeout,
+            size=size or needs.minimum,
+            adapters=limits,
+            sleep_size=int(_SLEEPING * checkpoint.size) if sleeps else None,
+            full_context=None if needs.asked else needs.context,
         )
+
+    def _whole(self, needs: Footprint) -> int | None:
+        """For an only engine; None as long as nobody has looked what there is: then it is left to vLLM."""
+        if self._memory is None:
+            return None
+        most = self._budget.most(self._memory)
+        return most if self._memory.gpus else plan_on_cpu(needs, most, _given_cache()).wanted
+
+    def _launch(self, limits: AdapterLimits | None, needs: Footprint, size: int | None, sleeps: bool) -> Launch:
+        launch = Launch()
+        if limits is not None:
+            launch += adapter_launch(limits, self._settings, self._environment.profile)
+        if size is not None and self._memory is not None:
+            launch += share_launch(size, self._memory, needs, self._user)
+        if sleeps:
+            launch += Launch(("--enable-sleep-mode",), {"VLLM_SERVER_DEV_MODE": "1"})
+        return launch
+
+    def _sleeps(self, model: Model, address: Address) -> bool:
+        """Whether the engine is started so that it can sleep: where it may have to make room for other weights.
+
+        vLLM's endpoints for it come with others that no stranger may reach, so not on a TCP port.
+        """
+        return (
+            self._environment.profile is Profile.CUDA
+            and address.socket is not None
+            and not names_any(self._user, ("--enable-sleep-mode",))
+            and any(other.weights != model.weights for other in self._catalogue)
+        )
+
+    def _base_name(self, model: Model) -> str:
+        """What vLLM calls the weights: for an adapter's engine not the adapter's name."""
+        if model.adapter is None:
+            return model.engine_name
+        bases = (other for other in self._catalogue if other.weights == model.weights and other.adapter is None)
+        base = next(bases, None)
+        return base.engine_name if base is not None else name_from_source(model.source)
 
     def _settings_for(self, checkpoint: Checkpoint) -> Settings:
         """The settings, with a context length above the model's own left to vLLM, as Ollama cuts `num_ctx` down."""
@@ -98,6 +220,29 @@ class Loader:
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _checkpoint(model: Model) -> Checkpoint:
+    assert model.checkpoint is not None, "fetched before"
+    return model.checkpoint
+
+
+def _revision(model: Model) -> str | None:
+    weights = model.stored.manifest.weights if model.stored is not None else None
+    return weights.revision or None if weights is not None else None
+
+
+def _split_over(user: Sequence[str]) -> int:
+    """How many GPUs one engine uses."""
+    flags = ("--tensor-parallel-size", "-tp"), ("--pipeline-parallel-size", "-pp")
+    values = (next((value for name in names if (value := user_value(user, name))), "1") for names in flags)
+    return math.prod(int(value) if value.isdecimal() else 1 for value in values)
+
+
+def _given_cache() -> int | None:
+    """GiB for a CPU engine's cache, where the user says how many."""
+    given = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "")
+    return int(given) if given.isdecimal() and int(given) else None
 
 
 def _private_folder() -> Path:

@@ -15,7 +15,11 @@ _LONGEST_LINE = 10_000_000
 STALL_S = 300.0
 """Most seconds between two lines: a download that shows no progress would keep its place from others."""
 
-_TOKEN = re.compile(r"\bhf_\w{16,}")
+_SECRETS = (
+    (re.compile(r"\bhf_\w{16,}"), "***"),
+    (re.compile(r"(https?://)[^/\s@]+@"), r"\1"),  # a proxy's password
+    (re.compile(r"(https?://[^\s?]+)\?\S+"), r"\1"),  # a signature that opens a file for everyone
+)
 
 Message = dict[str, Any]
 
@@ -60,7 +64,9 @@ def without_token(text: str) -> str:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token := os.environ.get(name):
             text = text.replace(token, "***")
-    return _TOKEN.sub("***", text)
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 async def _messages(process: asyncio.subprocess.Process, report: Callable[[Message], None]) -> Message:

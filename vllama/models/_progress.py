@@ -11,6 +11,8 @@ from vllama.wire.manage import Progress
 
 T = TypeVar("T")
 
+_STATUSES = {"waiting": "waiting for other downloads", "committing": "pushing manifest"}
+
 Events = AsyncGenerator[Progress, None]
 
 
@@ -49,10 +51,12 @@ class Transfer(Generic[T]):
     def _changes(self) -> Iterator[Progress]:
         """What is new, however much there was between: nothing piles up for a client that reads slowly."""
         latest, self._latest = self._latest, None
-        if latest is not None and latest.phase == "waiting":
-            yield Progress("waiting for other downloads")
-        for file in latest.files if latest is not None else ():
+        if latest is None:
+            return
+        for file in latest.files:
             event = Progress(f"{self._verb} {file.digest[7:19]}", file.digest, file.total, file.completed)
             if self._told.get(file.name) != event:
                 self._told[file.name] = event
                 yield event
+        if (status := _STATUSES.get(latest.phase)) is not None:
+            yield Progress(status)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from vllama.errors import ApiError, ConfigError
+from vllama.models.adapters import refusal
 from vllama.models.catalogue import Catalogue
 from vllama.models.create_request import NO_GGUF, check_request, digests, read_parameters
 from vllama.models.model import Model
@@ -167,8 +168,9 @@ def _uploaded_adapter(
     folder, inspector = store.folder(files), Inspector()
     with _about(name, folder):
         adapter = inspector.adapter(folder)
-        model = adapter_model(name, adapter, base.model.source if base else "", catalogue.find, inspector)
-        if model.fault is not None and not adapter.trouble:
+        known = [base.model] if base else list(catalogue)
+        model = adapter_model(name, adapter, base.model.source if base else "", known, inspector)
+        if model.fault is not None and refusal(adapter, name.short) is None:
             raise ConfigError(model.fault.message, "give the model that it was trained on as 'from', or FROM")
     origin = Origin("files", files=files)
     if base is not None:

@@ -34,7 +34,10 @@ class FileProgress:
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """phase: `waiting` for other downloads, `listing` or `downloading`. Bytes and files; none of them until listed."""
+    """Bytes and files; none of them until they are listed.
+
+    phase: `waiting` for other downloads, `listing`, `transferring`; of a push, in the end, `committing`.
+    """
 
     phase: str
     completed: int = 0
@@ -235,15 +238,14 @@ def reporting(report: Report) -> Callable[[_child.Message], None]:
 
     def on_message(message: _child.Message) -> None:
         nonlocal files
-        if message.get("phase") == "listing":
-            report(DownloadProgress("listing"))
         if "files" in message:
             files = [FileProgress(name, digest, total, 0) for name, digest, total in message["files"]]
         if "completed" in message:
             pairs = zip(files, message["completed"], strict=True)
             files = [replace(file, completed=completed) for file, completed in pairs]
+        if message:
             completed, total = sum(file.completed for file in files), sum(file.total for file in files)
-            report(DownloadProgress("downloading", completed, total, tuple(files)))
+            report(DownloadProgress(message.get("phase", "transferring"), completed, total, tuple(files)))
 
     return on_message
 

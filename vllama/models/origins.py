@@ -16,7 +16,7 @@ def manifest_of(model: Model, find: Find) -> Manifest:
     """Under another name it is the same model. find: the models there are, for the base of an adapter."""
     if model.stored is not None:
         return model.stored.manifest
-    return Manifest(weights=weights_of(model, find), adapter=_adapter_of(model))
+    return Manifest(weights=weights_of(model, find), adapter=_adapter_of(model), parent=model.parent)
 
 
 def weights_of(model: Model, find: Find) -> Origin:

@@ -44,6 +44,7 @@ def _push(job: dict[str, Any]) -> str:
     for done, addition in enumerate(additions, 1):
         api.preupload_lfs_files(repo, [addition], free_memory=False)
         say({"completed": sizes[:done] + [0] * (len(sizes) - done)})
+    say({"phase": "committing"})
     return api.create_commit(repo, additions, commit_message="Upload with vllama").oid
 
 

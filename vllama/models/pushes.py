@@ -2,16 +2,29 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from vllama.errors import VllamaError
 from vllama.models import _child, hub
+from vllama.models._files import read_json
 from vllama.models._progress import Events, Transfer
 from vllama.models._repository import wanted_files
 from vllama.models.model import Model
+from vllama.models.modelfile import Modelfile
 from vllama.models.modelfile_text import modelfile_text
 from vllama.wire.manage import Progress
+
+_GENERATION = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repeat_penalty": "repetition_penalty",
+}
+"""Parameters of Modelfiles, as transformers and vLLM call them in generation_config.json."""
 
 
 class PushError(VllamaError):
@@ -23,14 +36,10 @@ async def push(model: Model) -> Events:
 
     Raises VllamaError; the upload ends when the generator is closed.
     """
-    target, files = await asyncio.to_thread(_job, model)
-    texts = {"Modelfile": modelfile_text(model, {})}
-    if model.modelfile.template:
-        texts["chat_template.jinja"] = model.modelfile.template
+    target, job = await asyncio.to_thread(_job, model)
 
     async def work(report: hub.Report) -> None:
         process = await _child.start("vllama.models.push_worker", [])
-        job = {"repo": target, "files": files, "texts": texts}
         result = await _child.follow(process, hub.reporting(report), job)
         if "error" in result:
             kind = str(result["error"])
@@ -40,12 +49,11 @@ async def push(model: Model) -> Events:
     async with contextlib.aclosing(Transfer("pushing", work).events()) as events:
         async for event in events:
             yield event
-    yield Progress("pushing manifest")
     yield Progress("success")
 
 
-def _job(model: Model) -> tuple[str, dict[str, str]]:
-    """The repository, and the files on the disk by the names they get there."""
+def _job(model: Model) -> tuple[str, dict[str, Any]]:
+    """The repository, and what the worker is to do."""
     name = model.name
     if name.hub_id is None or not hub.is_hub_id(name.hub_id):
         raise PushError(
@@ -55,7 +63,19 @@ def _job(model: Model) -> tuple[str, dict[str, str]]:
     owner = model.adapter or model.checkpoint
     if owner is None:
         raise PushError(f"{name.short} is not on this machine", f"pull {name.short} first")
-    return name.hub_id, dict(_files(owner.path))
+    texts = {"Modelfile": modelfile_text(model, {}), **dict(_settings(model.modelfile, owner.path))}
+    files = {file: path for file, path in _files(owner.path) if file not in texts}
+    return name.hub_id, {"repo": name.hub_id, "files": files, "texts": texts}
+
+
+def _settings(modelfile: Modelfile, folder: Path) -> Iterator[tuple[str, str]]:
+    """What the Modelfile says, in the files where others than us look for it."""
+    if modelfile.template:
+        yield "chat_template.jinja", modelfile.template
+    told = {_GENERATION[name]: value for name, value in modelfile.parameters.items() if name in _GENERATION}
+    if told:
+        generation = read_json(folder / "generation_config.json") | told
+        yield "generation_config.json", json.dumps(generation, indent=2) + "\n"
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
