@@ -31,7 +31,7 @@ def description(
     shown = {
         "license": model.checkpoint.license if model.checkpoint else None,
         "modelfile": modelfile_text(model, options or {}),
-        "parameters": parameters_text(model.modelfile.parameters),
+        "parameters": parameters_text(model.parameters),
         "template": _template(model) or (_NO_TEMPLATE if model.checkpoint else None),
         "system": model.modelfile.system,
         "details": details(model, lengths=False),
