@@ -30,7 +30,12 @@ def environment(**more: str) -> dict[str, str]:
         if not name.startswith(("OLLAMA_", "VLLAMA_", "HF_")) or name == "VLLAMA_ENGINE_PYTHON"
     }
     # A short time to drain leaves room for a slow machine below the 10 s in which everything has to be gone.
-    ours = {"VLLAMA_HOME": str(ENGINE_HOME), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLAMA_DRAIN_TIMEOUT": "2"}
+    ours = {
+        "VLLAMA_HOME": str(ENGINE_HOME),
+        "HF_HOME": str(ENGINE_HOME / "huggingface"),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLAMA_DRAIN_TIMEOUT": "2",
+    }
     return kept | ours | more
 
 
