@@ -32,6 +32,8 @@ from vllama.settings import Settings, unknown_variables
 
 logger = logging.getLogger("vllama")
 
+_TRUST = "--trust-request-chat-template"
+
 
 Install = Callable[[Settings], Environment]
 """Gives the engine's environment, built first where it is missing."""
@@ -173,8 +175,18 @@ def local_app(
     scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
     preload = next(iter(catalogue)) if settings.preload else None
     on_gpu = environment.profile is not Profile.CPU
-    gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
+    gateway = Gateway(
+        catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings),
+        trusts_templates=_trusts_templates(settings),
+    )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
+
+
+def _trusts_templates(settings: Settings) -> bool:
+    """Whether the user lets clients send chat templates; our engines have to take them from us in any case."""
+    given = (argument.replace("_", "-") for argument in user_arguments(settings))
+    decided = [argument for argument in given if argument in (_TRUST, _TRUST.replace("--", "--no-", 1))]
+    return decided[-1:] == [_TRUST]
 
 
 def attached_app(settings: Settings, *, loopback: bool = False) -> Starlette:
