@@ -34,7 +34,8 @@ def result(content: Any, **more: Any) -> dict[str, Any]:
 
 
 def target(modelfile: Modelfile | None = None, *, templated: bool = True, thinks: bool = False) -> Target:
-    return Target(modelfile=modelfile or Modelfile(), templated=templated, thinks=thinks)
+    modelfile = modelfile or Modelfile()
+    return Target(templated, thinks, modelfile=modelfile, parameters=modelfile.parameters)
 
 
 def asked(fields: dict[str, Any], of: Target | None = None, context_length: int | None = 4096) -> dict[str, Any]:

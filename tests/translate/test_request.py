@@ -26,12 +26,13 @@ NO_THINK = 'think must be a boolean or string ("high", "medium", "low", "max", t
 
 def chat(*, templated=True, thinks=False, modelfile=PLAIN, **fields):
     request = msgspec.convert({"model": "m", "messages": [user("Hi")], **fields}, ChatRequest)
-    return chat_request(request, Target(templated, thinks, None, modelfile))
+    return chat_request(request, Target(templated, thinks, modelfile=modelfile, parameters=modelfile.parameters))
 
 
 def generate(*, templated=True, thinks=False, fim_format=None, modelfile=PLAIN, **fields):
     request = msgspec.convert({"model": "m", **fields}, GenerateRequest)
-    return generate_request(request, Target(templated, thinks, fim_format, modelfile))
+    target = Target(templated, thinks, False, fim_format, modelfile, modelfile.parameters)
+    return generate_request(request, target)
 
 
 def user(text):
