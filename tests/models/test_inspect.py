@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.conftest import QWEN3, safetensors
 from vllama.errors import ConfigError
-from vllama.models.inspect import inspect, read_tensors
+from vllama.models.inspect import capabilities_with, inspect, read_tensors
 
 Build = Callable[..., Path]
 DEMO = Path(__file__).parents[2] / "vllama" / "demo"
@@ -80,6 +80,63 @@ CONTEXTS: list[tuple[dict[str, Any], int]] = [
     ({"text_config": {"max_position_embeddings": 1000}}, 1000),
     ({"thinker_config": {"text_config": {"max_position_embeddings": 3000}}}, 3000),
     ({"model_type": "llava", "text_config": {"model_type": "llama", "max_position_embeddings": 4096}}, 4096),
+    # As published: Llama 4 Scout, gpt-oss, Qwen2.5-1M, Phi-3's 128k, Gemma 3n, PaliGemma 2, Whisper, ModernBERT, nomic.
+    (
+        {
+            "model_type": "llama4",
+            "text_config": {
+                "model_type": "llama4_text",
+                "max_position_embeddings": 10485760,
+                "attention_chunk_size": 8192,
+                "rope_scaling": {"factor": 16.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+            },
+        },
+        10485760,
+    ),
+    (
+        {
+            "model_type": "gpt_oss",
+            "initial_context_length": 4096,
+            "max_position_embeddings": 131072,
+            "rope_scaling": {"factor": 32.0, "original_max_position_embeddings": 4096, "rope_type": "yarn"},
+        },
+        131072,
+    ),
+    (
+        {
+            "model_type": "qwen2",
+            "max_position_embeddings": 1010000,
+            "dual_chunk_attention_config": {"chunk_size": 262144, "original_max_position_embeddings": 262144},
+            "sliding_window": 32768,
+            "use_sliding_window": False,
+        },
+        1010000,
+    ),
+    (
+        {
+            "model_type": "phi3",
+            "max_position_embeddings": 131072,
+            "original_max_position_embeddings": 4096,
+            "rope_scaling": {"type": "su", "long_factor": [1.0], "short_factor": [1.0]},
+            "sliding_window": 262144,
+        },
+        4096,
+    ),
+    ({"model_type": "gemma3n", "text_config": {"model_type": "gemma3n_text"}}, 32768),
+    ({"model_type": "paligemma", "text_config": {"model_type": "gemma2", "hidden_size": 2304}}, 8192),
+    ({"model_type": "mistral", "max_position_embeddings": 32768, "sliding_window": 4096}, 32768),
+    ({"model_type": "whisper", "max_length": 448, "max_source_positions": 1500, "max_target_positions": 448}, 448),
+    ({"model_type": "modernbert", "max_position_embeddings": 8192, "local_attention": 128}, 8192),
+    ({"model_type": "nomic_bert", "n_positions": 8192, "max_trained_positions": 2048}, 8192),
+    (
+        {
+            "model_type": "deepseek_v3",
+            "max_position_embeddings": 163840,
+            "rope_scaling": {"factor": 40, "original_max_position_embeddings": 4096, "type": "yarn"},
+        },
+        163840,
+    ),
+    ({"model_type": "qwen3", "max_position_embeddings": 40960, "max_window_layers": 36, "rope_scaling": None}, 40960),
 ]
 
 
@@ -319,6 +376,74 @@ PACKED: list[tuple[dict[str, Any], dict[str, tuple[str, list[int]]], str, int]] 
     ),
     ({"quant_method": "modelopt", "quant_algo": "FP8"}, {"w.weight": ("F8_E4M3", [16])}, "FP8", 16),
     ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"w": ("U8", [8]), "w.absmax": ("U8", [2])}, "NF4", 16),
+    # As published: unsloth's, Intel's, AMD's, DeepSeek's, Meta's, OpenAI's.
+    (
+        {"_load_in_4bit": True, "bnb_4bit_quant_type": "fp4", "load_in_4bit": True, "quant_method": "bitsandbytes"},
+        {"w": ("U8", [8])},
+        "FP4",
+        16,
+    ),
+    ({"_load_in_8bit": True, "load_in_8bit": True, "quant_method": "bitsandbytes"}, {"w": ("I8", [8])}, "INT8", 8),
+    (
+        {"quant_method": "auto-round", "bits": 4, "packing_format": "auto_round:auto_gptq", "sym": True},
+        {"w.qweight": ("I32", [2, 8]), "w.scales": ("F16", [8])},
+        "AUTOROUND",
+        128,
+    ),
+    (
+        {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}}},
+        {"w": ("F8_E4M3", [8]), "w_scale": ("F32", [1])},
+        "FP8",
+        8,
+    ),
+    (
+        {"quant_method": "quark", "global_quant_config": {"weight": [{"dtype": "fp4", "qscheme": "per_group"}]}},
+        {"w": ("U8", [8]), "w_scale": ("U8", [1])},
+        "MXFP4",
+        16,
+    ),
+    ({"quant_method": "quark"}, {"w": ("F8_E4M3", [8])}, "QUARK", 8),
+    (
+        {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]},
+        {"w": ("F8_E4M3", [8]), "w_scale_inv": ("F32", [1]), "n": ("BF16", [2])},
+        "FP8",
+        10,
+    ),
+    ({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}, {"w": ("F8_E4M3", [8])}, "FP8", 8),
+    (
+        {"modules_to_not_convert": ["lm_head"], "quant_method": "mxfp4"},
+        {"gate_up_proj_blocks": ("U8", [4, 16]), "gate_up_proj_scales": ("U8", [4]), "lm_head.weight": ("BF16", [8])},
+        "MXFP4",
+        136,
+    ),
+    (
+        {
+            "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}, "targets": ["Linear"]}},
+            "format": "naive-quantized",
+            "kv_cache_scheme": None,
+            "quant_method": "compressed-tensors",
+        },
+        {"w.weight": ("F8_E4M3", [16]), "w.weight_scale": ("BF16", [1])},
+        "FP8",
+        16,
+    ),
+    (
+        {
+            "config_groups": {},
+            "format": "dense",
+            "kv_cache_scheme": {"num_bits": 8},
+            "quant_method": "compressed-tensors",
+        },
+        {"w": ("BF16", [8])},
+        "BF16",
+        8,
+    ),
+    (
+        {"bits": 4, "group_size": 128, "quant_method": "awq", "version": "gemm", "zero_point": True},
+        {"w.qweight": ("I32", [8, 2]), "w.scales": ("F16", [1, 16])},
+        "AWQ",
+        128,
+    ),
 ]
 
 
@@ -554,3 +679,53 @@ def test_wrong_types_in_the_config_do_not_matter(build: Build) -> None:
             "quantization_config": {"quant_method": value, "config_groups": value, "format": value, "bits": value},
         }
         assert inspect(build(config)).capabilities[0] == "completion"
+
+
+SAMPLING: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": 2, "max_new_tokens": 9},
+        {"temperature": 0.6, "top_k": 20, "top_p": 0.95},
+    ),
+    ({"repetition_penalty": 1.05, "min_p": 0.1, "top_k": 0}, {"repeat_penalty": 1.05, "min_p": 0.1, "top_k": 0}),
+    ({"do_sample": False, "temperature": 1.0, "top_p": 0.9, "repetition_penalty": 1.1},
+     {"temperature": 0.0, "repeat_penalty": 1.1}),
+    ({"do_sample": None, "top_k": 20.0}, {"top_k": 20}),
+    ({"temperature": "hot", "top_k": True, "top_p": None, "min_p": -1, "repetition_penalty": [1]}, {}),
+    ({"temperature": 1e300}, {}),
+    ({}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("generation", "parameters"), SAMPLING)
+def test_how_its_makers_would_have_it_sampled(
+    build: Build, generation: dict[str, Any], parameters: dict[str, Any]
+) -> None:
+    read = inspect(build(files={"generation_config.json": generation})).parameters
+    assert (read, type(read.get("top_k"))) == (parameters, type(parameters.get("top_k")))
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"temperature": NaN}', b"\xff", None])
+def test_a_generation_config_that_says_nothing(build: Build, content: Any) -> None:
+    assert inspect(build(files={"generation_config.json": content})).parameters == {}
+
+
+TEMPLATES = [
+    ("{{ messages[0].content }}", ("completion",)),
+    ("{% if tools %}{{ tools }}{% endif %}", ("completion", "tools")),
+    ("{% if enable_thinking %}<think></think>{% endif %}", ("completion", "thinking")),
+    (CHAT, ("completion", "tools", "thinking")),
+    ("{% if tools %}[TOOL_CALLS]{% endif %}", ("completion",)),
+    ("{% if thinking %}[THINK]{% endif %}", ("completion",)),
+    ("{# tools #}tools", ("completion",)),
+]
+
+
+@pytest.mark.parametrize(("template", "capabilities"), TEMPLATES)
+def test_what_a_model_can_do_under_another_template(build: Build, template: str, capabilities: tuple[str, ...]) -> None:
+    assert capabilities_with(inspect(build(files={"chat_template.jinja": CHAT})), template) == capabilities
+
+
+def test_no_template_gives_a_model_what_its_engine_cannot_read(build: Build) -> None:
+    assert capabilities_with(inspect(build()), CHAT) == ("completion",)
+    bert = {"architectures": ["BertModel"]}
+    assert capabilities_with(inspect(build(bert, name="bert")), CHAT) == ("embedding",)

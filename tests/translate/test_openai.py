@@ -318,7 +318,7 @@ def test_results_of_tools_get_their_names():
     ("messages", "first"),
     [
         ([HELLO], ["system", "user", "assistant", "user"]),
-        ([{"role": "SYSTEM", "content": "x"}, HELLO], ["user", "assistant", "system", "user"]),
+        ([{"role": "SYSTEM", "content": "x"}, HELLO], ["system", "user", "assistant", "user"]),
         ([{"role": "developer", "content": "x"}], ["system", "user", "assistant", "developer"]),
     ],
 )

@@ -228,9 +228,9 @@ EXAMPLES = [user("Who?"), assistant("Arr!")]
     ("sent", "asked"),
     [
         ([user("Hi")], [system("Be a pirate."), *EXAMPLES, user("Hi")]),
-        ([system("Be kind."), user("Hi")], [*EXAMPLES, system("Be kind."), user("Hi")]),
+        ([system("Be kind."), user("Hi")], [system("Be kind."), *EXAMPLES, user("Hi")]),
         ([user("Hi"), system("Be kind.")], [system("Be a pirate."), *EXAMPLES, user("Hi"), system("Be kind.")]),
-        ([{"role": "System", "content": "x"}], [*EXAMPLES, system("x")]),
+        ([{"role": "System", "content": "x"}], [system("x"), *EXAMPLES]),
     ],
 )
 def test_a_modelfiles_messages_come_first(sent, asked):

@@ -88,7 +88,7 @@ def test_thinking(reasoning, enabled, expected):
     [
         ({}, ["system", "user", "user"]),
         ({"instructions": "x"}, ["user", "user"]),
-        ({"input": [{"role": "system", "content": "x"}]}, ["user", "system"]),
+        ({"input": [{"role": "system", "content": "x"}]}, ["system", "user"]),
     ],
 )
 def test_what_a_modelfile_puts_first(body, roles):

@@ -68,7 +68,7 @@ def _tag(gateway: Gateway, model: Model) -> dict[str, Any]:
         "name": name,
         "model": name,
         "modified_at": modified(gateway.catalogue, model).isoformat(),
-        "size": model.checkpoint.size if model.checkpoint else 0,
+        "size": model.size,
         "digest": model.digest,
         "details": details(model, lengths=True),
     }

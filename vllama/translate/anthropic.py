@@ -12,7 +12,7 @@ import msgspec
 
 from vllama.errors import ApiError
 from vllama.translate.anthropic_messages import EngineMessage, has_images, read_conversation
-from vllama.translate.openai import preamble
+from vllama.translate.openai import with_modelfile
 from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
 from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest, Target, limit_of
 from vllama.wire.anthropic import MessagesRequest, Tool, ToolChoice
@@ -74,7 +74,7 @@ def message_request(asked: Asked, target: Target, context_length: int | None) ->
 
 def prompt(asked: Asked, target: Target) -> dict[str, Any]:
     """All that decides which tokens the model sees, as the engine's chats and its `/tokenize` are told."""
-    messages = [*preamble(target.modelfile, asked.conversation), *asked.conversation]
+    messages = with_modelfile(target.modelfile, asked.conversation)
     if not target.templated:
         return {"prompt": "".join(_text(message) for message in messages)}
     body: dict[str, Any] = {"messages": messages} | target.template

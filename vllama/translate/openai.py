@@ -88,7 +88,7 @@ def read_chat(members: Mapping[str, Any], request: ChatRequest) -> Chat:
 def chat_body(chat: Chat, target: Target, context_length: int | None) -> Object:
     """What the engine is asked, without `model`. A model that can think does unless the client objects."""
     body = target.template | complete(chat.members, {**target.parameters, **DEFAULTS, **chat.options}, context_length)
-    body["messages"] = [*preamble(target.modelfile, chat.messages), *chat.messages]
+    body["messages"] = with_modelfile(target.modelfile, chat.messages)
     if variables := target.variables(thinking=chat.think is not False):
         body["chat_template_kwargs"] = {**variables, **chat.template_variables}
     if target.thinks and isinstance(chat.think, str):
@@ -138,12 +138,14 @@ def complete(members: Mapping[str, Any], options: Mapping[str, Any], context_len
     return {name: value for name, value in members.items() if name not in replaced} | sampling
 
 
-def preamble(modelfile: Modelfile, messages: Sequence[Object]) -> list[Object]:
-    """What a Modelfile puts before a conversation: its system text where there is none yet, and its messages."""
-    before = [{"role": role, "content": content} for role, content in modelfile.messages]
-    if modelfile.system and not (messages and messages[0].get("role") == "system"):
-        before.insert(0, {"role": "system", "content": modelfile.system})
-    return before
+def with_modelfile(modelfile: Modelfile, messages: Sequence[Object]) -> list[Object]:
+    """The conversation behind what a Modelfile puts before it: its system text where there is none yet, its messages.
+
+    A system text that the conversation begins with stays the first of all: many templates refuse another place.
+    """
+    own = 1 if messages and messages[0].get("role") == "system" else 0
+    system = [{"role": "system", "content": modelfile.system}] if modelfile.system and not own else messages[:own]
+    return [*system, *({"role": role, "content": content} for role, content in modelfile.messages), *messages[own:]]
 
 
 def _stop(value: Any) -> list[str] | None:

@@ -178,11 +178,13 @@ def limit_of(options: Mapping[str, Any]) -> int | None:
 
 
 def _with_modelfile(messages: Sequence[Message], modelfile: Modelfile) -> list[Message]:
-    """A model's own messages come first, and its system text unless the client begins with one."""
-    together = [*_examples(modelfile), *messages]
-    if modelfile.system and messages and messages[0].role.lower() != "system":
-        together.insert(0, Message(role="system", content=modelfile.system))
-    return together
+    """A model's own messages come first, and before them its system text unless the client begins with one.
+
+    That one then is the first of all: many templates refuse another place.
+    """
+    own = 1 if messages and messages[0].role.lower() == "system" else 0
+    system = [Message(role="system", content=modelfile.system)] if modelfile.system and not own else messages[:own]
+    return [*system, *_examples(modelfile), *messages[own:]]
 
 
 def _examples(modelfile: Modelfile) -> list[Message]:

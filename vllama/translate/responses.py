@@ -5,13 +5,13 @@ back unread. A client that sends it back gives it to the model again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from vllama.errors import ApiError
-from vllama.translate.openai import Think, complete, preamble, read_effort, read_options
+from vllama.translate.openai import Think, complete, read_effort, read_options, with_modelfile
 from vllama.translate.openai_messages import Object, call_arguments, check_image, kind
 from vllama.translate.request import Target
 from vllama.translate.spacing import Trimmer
@@ -90,8 +90,9 @@ def response_body(asked: Asked, target: Target, context_length: int | None) -> O
     body = complete(asked.members, {**target.parameters, **_DEFAULTS, **asked.options}, context_length)
     if "max_tokens" in body:
         body["max_output_tokens"] = body.pop("max_tokens")
-    first = [{"role": "system", "content": asked.instructions}] if asked.instructions else asked.items
-    body["input"] = [*preamble(target.modelfile, first), *asked.items]
+    # Instructions are a system text before all items.
+    modelfile = replace(target.modelfile, system="") if asked.instructions else target.modelfile
+    body["input"] = with_modelfile(modelfile, asked.items)
     # The engine takes a chat template among its variables alone here.
     if variables := target.variables(thinking=asked.think is not False) | target.template:
         body["chat_template_kwargs"] = {**variables, **asked.template_variables}
