@@ -77,16 +77,15 @@ def _tag(gateway: Gateway, model: Model) -> dict[str, Any]:
 
 def _process(loaded: Loaded, now: datetime, *, on_gpu: bool) -> dict[str, Any]:
     model = loaded.model
-    size = model.checkpoint.size if model.checkpoint else 0
     remaining = timedelta(seconds=min(loaded.remaining, _FOREVER.total_seconds()))
     return {
         "name": model.name.short,
         "model": model.name.short,
-        "size": size,
+        "size": model.size,
         "digest": model.digest,
         "details": details(model, lengths=False),
         "expires_at": (now + remaining).isoformat(),
-        "size_vram": size if on_gpu else 0,
+        "size_vram": model.size if on_gpu else 0,
         "context_length": loaded.context_length or (model.checkpoint.context_length if model.checkpoint else 0),
     }
 
