@@ -36,11 +36,11 @@ def description(
         "system": model.modelfile.system,
         "details": details(model, lengths=False),
         "messages": [{"role": role, "content": content} for role, content in model.modelfile.messages],
-        "requires": model.modelfile.requires,
         "model_info": model_info(model),
         "tensors": [{"name": one.name, "type": one.dtype, "shape": one.shape} for one in tensors],
         "capabilities": model.capabilities,
         "modified_at": modified.isoformat(),
+        "requires": model.modelfile.requires,
     }
     return {key: value for key, value in shown.items() if value}
 

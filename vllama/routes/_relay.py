@@ -20,10 +20,8 @@ from vllama.models.catalogue import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Body, Line
 from vllama.routes._failures import engine_failures, refusal
-from vllama.routes._reading import NOT_JSON
+from vllama.routes._reading import NOT_JSON, NULL
 from vllama.translate.failure import failure_text
-
-_NULL = Raw(b"null")
 
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -126,7 +124,7 @@ def _adapted_block(block: bytes, handover: Handover, name: bytes) -> bytes:
 
 def _raise_error(data: bytes) -> None:
     try:
-        failed = _fields_decoder.decode(data).get("error", _NULL) != _NULL
+        failed = _fields_decoder.decode(data).get("error", NULL) != NULL
     except NOT_JSON:
         return
     if failed:

@@ -92,7 +92,9 @@ async def completions(request: Request) -> Response:
 
 def _prompts(prompt: Any) -> list[Any]:
     """Each text, or each list of tokens, of which a request may bring several."""
-    return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt] if prompt else []
+    if not prompt:
+        return []
+    return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
 
 
 def _sign(data: bytes, name: bytes) -> bytes:

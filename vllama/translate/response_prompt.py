@@ -4,8 +4,6 @@ from typing import Any
 
 from vllama.translate.openai_messages import Object
 
-_TEXTS = ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text")
-
 
 def chat_prompt(body: Object) -> Object:
     """The prompt of a response's body in the words of the engine's chats, with its limit as `max_tokens`."""
@@ -40,9 +38,9 @@ def _content(content: Any) -> Any:
 
 
 def _part(part: Any) -> Object:
-    if isinstance(part, dict) and part.get("type") not in _TEXTS:
-        return part
-    return {"type": "text", "text": str(part.get("text") or part.get("refusal", "")) if isinstance(part, dict) else ""}
+    """Of images it is only counted how many there are."""
+    text = part.get("text", part.get("refusal")) if isinstance(part, dict) else str(part)
+    return {"type": "text", "text": text} if isinstance(text, str) else {"type": "image_url"}
 
 
 def _tool(tool: Object) -> Object:
