@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import NO_TLS, RECORDING, Alone, Engines, Serve, local_model
-from tests.fake_engine import EngineInPlace, whole
+from tests.fake_engine import EngineInPlace, EnginesInPlace, whole
 from vllama import demo
 from vllama.app import create_app
 from vllama.demo.dialogues import by_name
@@ -22,7 +22,7 @@ from vllama.models.catalogue import Catalogue, Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
 from vllama.routes._engine import refuse_templates
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 from vllama.translate.failure import CONTEXT_EXCEEDED, UNTRUSTED_TEMPLATE
 
 ALWAYS_HELLO = "{{ '<|im_start|>user\\nHello!<|im_end|>\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}"
@@ -200,11 +200,11 @@ async def greeter(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A gateway with one model: demo's weights under a template of its own."""
 
-    async def prepare(model: Model) -> tuple[Model, EngineInPlace]:
-        return model, EngineInPlace(recorded_engines["demo"].url)
+    def place(model: Model) -> EngineInPlace:
+        return EngineInPlace(recorded_engines["demo"].url, name=model.engine_name)
 
     model = replace(models["demo"], name=parse("greeter"), modelfile=Modelfile(template=ALWAYS_HELLO))
-    scheduler = LocalScheduler(prepare, keep_alive=300.0, max_queue=16)
+    scheduler = LocalScheduler(EnginesInPlace(place), keep_alive=300.0, max_queue=16)
     async with (
         serve(create_app(Gateway(Catalogue([model]), scheduler))) as url,
         httpx.AsyncClient(base_url=url, timeout=1200 if RECORDING else 20, trust_env=False, verify=NO_TLS) as client,

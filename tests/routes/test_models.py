@@ -13,7 +13,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
-from tests.fake_engine import Silence
+from tests.fake_engine import EngineInPlace, Silence
 from vllama import OLLAMA_VERSION, __version__, demo
 from vllama.demo.dialogues import by_name
 from vllama.gateway import Gateway
@@ -22,7 +22,7 @@ from vllama.models.catalogue import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
 from vllama.models.store import Manifest, Stored
-from vllama.scheduler import Loaded
+from vllama.scheduling.scheduler import Loaded
 from vllama.server import attached_app
 from vllama.settings import Settings
 
@@ -82,7 +82,7 @@ async def test_an_adapter_and_a_made_model(alone: Alone, gateway: Gateway, model
     """Each is a model with an identity of its own; what they were made from is told."""
     base = models["demo"]
     assert base.checkpoint is not None
-    adapter = Adapter(Path("/a"), "demo", 8, 1000, "ad" * 32, datetime(2026, 1, 2, tzinfo=UTC))
+    adapter = Adapter(Path("/a"), "demo", 8, 1000, "ad" * 32, datetime(2026, 1, 2, tzinfo=UTC), ())
     stored = Stored(parse("made"), Manifest(parent="demo:latest"), "57" * 32, datetime(2026, 1, 3, tzinfo=UTC))
     hung = replace(base, name=parse("hung"), engine_name="hung", adapter=adapter, parent="demo:latest")
     gateway.catalogue.put(hung)
@@ -97,7 +97,8 @@ async def test_an_adapter_and_a_made_model(alone: Alone, gateway: Gateway, model
     assert tags["hung:latest"]["capabilities"] == list(base.capabilities)
     await alone.api.post("/api/generate", json={"model": "hung", "keep_alive": 60})
     [loaded] = (await alone.api.get("/api/ps")).json()["models"]
-    assert (loaded["name"], loaded["digest"], loaded["size"]) == ("hung:latest", "ad" * 32, tags["hung:latest"]["size"])
+    assert (loaded["name"], loaded["digest"]) == ("hung:latest", "ad" * 32)
+    assert loaded["size"] == loaded["size_vram"] == EngineInPlace.size, "what its engine takes"
     assert loaded["details"]["parent_model"] == "demo:latest"
 
 

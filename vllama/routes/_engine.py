@@ -16,7 +16,7 @@ from msgspec import Raw
 from vllama.engine.client import Response as EngineResponse
 from vllama.errors import ApiError
 from vllama.gateway import Gateway
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import UNTRUSTED_TEMPLATE
 
 Body = Mapping[str, Any] | aiohttp.FormData

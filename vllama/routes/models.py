@@ -17,7 +17,7 @@ from vllama.models.inspect import read_tensors
 from vllama.models.show import description, details
 from vllama.routes._edge import find_model, gateway_of, get
 from vllama.routes._reading import read_body
-from vllama.scheduler import Loaded
+from vllama.scheduling.scheduler import Loaded
 from vllama.wire.ollama import ShowRequest
 
 _FOREVER = timedelta(days=292 * 365.2425)
@@ -76,16 +76,16 @@ def _tag(gateway: Gateway, model: Model) -> dict[str, Any]:
 
 
 def _process(loaded: Loaded, now: datetime, *, on_gpu: bool) -> dict[str, Any]:
-    model = loaded.model
+    model, size = loaded.model, loaded.size or loaded.model.size
     remaining = timedelta(seconds=min(loaded.remaining, _FOREVER.total_seconds()))
     return {
         "name": model.name.short,
         "model": model.name.short,
-        "size": model.size,
+        "size": size,
         "digest": model.digest,
         "details": details(model, lengths=False),
         "expires_at": (now + remaining).isoformat(),
-        "size_vram": model.size if on_gpu else 0,
+        "size_vram": size if on_gpu else 0,
         "context_length": loaded.context_length or (model.checkpoint.context_length if model.checkpoint else 0),
     }
 
