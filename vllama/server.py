@@ -23,7 +23,7 @@ from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
-from vllama.models.sources import Inspector, cached_models, read_models, stored_models
+from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
 from vllama.models.store import Store
 from vllama.protocol import Protocol
 from vllama.scheduling.attached import AttachedScheduler
@@ -144,10 +144,15 @@ def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack
     return local_app(settings, catalogue, install(settings), stack, store=store, loopback=loopback)
 
 
-def open_catalogue(settings: Settings, store: Store) -> Catalogue:
-    """The models that the settings name, and those found below. Raises ConfigError for one that cannot be served."""
+def open_catalogue(settings: Settings, store: Store, *, strict: bool = True) -> Catalogue:
+    """The models that the settings name, and those found on the disk.
+
+    strict: raise ConfigError where one that the settings name cannot be served.
+    """
     inspector = Inspector()
-    models = read_models(settings.model, (), inspector)
+    models = read_models(settings.model, settings.lora, inspector)
+    if strict and (faults := [model.fault for model in models if model.fault is not None]):
+        raise faults[0]
 
     def sources() -> Iterator[str]:
         """What has a name already."""
@@ -155,7 +160,12 @@ def open_catalogue(settings: Settings, store: Store) -> Catalogue:
         for stored in store:
             yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
 
-    catalogue = Catalogue(models, [stored_models(store, inspector), cached_models(inspector, sources)])
+    shelves = (
+        stored_models(store, inspector),
+        trained_models(settings.checkpoints, inspector),
+        cached_models(inspector, sources),
+    )
+    catalogue = Catalogue(models, shelves)
     catalogue.refresh()
     return catalogue
 

@@ -221,7 +221,7 @@ class LocalScheduler:
             error = EngineError(
                 f"{model.name.short}, of rank {rank_of(model)}, cannot be loaded: its base model's engine takes"
                 f" {takes}",
-                "allow more with --max-lora-rank" if limits else "",
+                ("allow more with --max-lora-rank, or " if limits else "") + f"run `vllama merge {model.name.short}`",
             )
             self._adapter_moved(resident, model.engine_name, error)
 
