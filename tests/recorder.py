@@ -48,7 +48,7 @@ class Recorder:
 
     def _make_loader(self) -> Loader:
         # What Modelfiles say is rendered, too.
-        settings = load(home=ENGINE_HOME, vllm_args=["--trust-request-chat-template"])
+        settings = load(home=ENGINE_HOME)
         environment = ensure_environment(
             settings.home, profile=settings.engine_profile, engine_python=settings.engine_python,
             find_links=settings.find_links, report=print,

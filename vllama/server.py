@@ -25,6 +25,7 @@ from vllama.engine.memory import most_engines
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
+from vllama.models.library import sibling
 from vllama.models.model import Model
 from vllama.models.names import is_valid, parse
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
@@ -185,7 +186,7 @@ def local_app(
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
     check_flags(user_arguments(settings), read_flags(environment.flags))
-    loader = Loader(settings, environment, catalogue)
+    loader = Loader(settings, environment, catalogue, sibling)
     stack.callback(loader.close)
     scheduler = LocalScheduler(
         loader,
