@@ -47,6 +47,7 @@ class Recorder:
         return self._clients[model.engine_name]
 
     def _make_loader(self) -> Loader:
+        # What Modelfiles say is rendered, too.
         settings = load(home=ENGINE_HOME)
         environment = ensure_environment(
             settings.home, profile=settings.engine_profile, engine_python=settings.engine_python,

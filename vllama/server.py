@@ -25,6 +25,7 @@ from vllama.engine.memory import most_engines
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
+from vllama.models.library import sibling
 from vllama.models.model import Model
 from vllama.models.names import is_valid, parse
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
@@ -36,6 +37,8 @@ from vllama.security.guard import Guard
 from vllama.settings import Settings, unknown_variables
 
 logger = logging.getLogger("vllama")
+
+_TRUST = "--trust-request-chat-template"
 
 
 Install = Callable[[Settings], Environment]
@@ -183,7 +186,7 @@ def local_app(
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
     check_flags(user_arguments(settings), read_flags(environment.flags))
-    loader = Loader(settings, environment, catalogue)
+    loader = Loader(settings, environment, catalogue, sibling)
     stack.callback(loader.close)
     scheduler = LocalScheduler(
         loader,
@@ -194,7 +197,10 @@ def local_app(
     )
     preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
-    gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
+    gateway = Gateway(
+        catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings),
+        trusts_templates=_trusts_templates(settings),
+    )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
 
 
@@ -205,6 +211,13 @@ def _named(catalogue: Catalogue, name: str) -> Model:
     near = get_close_matches(name, [model.name.short for model in catalogue], n=1, cutoff=0.0)
     advice = f"did you mean {near[0]}?" if near else "name a model that is served"
     raise ConfigError(f"there is no model {name!r} to preload or pin", advice)
+
+
+def _trusts_templates(settings: Settings) -> bool:
+    """Whether the user lets clients send chat templates; our engines have to take them from us in any case."""
+    given = (argument.replace("_", "-") for argument in user_arguments(settings))
+    decided = [argument for argument in given if argument in (_TRUST, _TRUST.replace("--", "--no-", 1))]
+    return decided[-1:] == [_TRUST]
 
 
 def attached_app(settings: Settings, *, loopback: bool = False) -> Starlette:

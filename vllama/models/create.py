@@ -16,7 +16,7 @@ from vllama.models.catalogue import Catalogue
 from vllama.models.create_request import NO_GGUF, check_request, digests, read_parameters
 from vllama.models.model import Model
 from vllama.models.modelfile_parser import GO_TEMPLATE, read_version
-from vllama.models.modelfile_text import licenses_of, template_of
+from vllama.models.modelfile_text import licences, template_of
 from vllama.models.names import InvalidName, ModelName, parse
 from vllama.models.origins import manifest_of, weights_of
 from vllama.models.sources import Inspector, adapter_model
@@ -191,7 +191,7 @@ def _about(name: ModelName, folder: Path) -> Iterator[None]:
 def _with_texts(draft: _Draft, request: CreateRequest) -> Manifest:
     """What the request says takes the place of what was inherited; parameters one by one, licences besides."""
     old = draft.manifest
-    known = licenses_of(draft.model)
+    known = licences(draft.model)
     messages = tuple((message.role.lower(), message.content or "") for message in request.messages or ())
     return msgspec.structs.replace(
         old,

@@ -27,7 +27,8 @@ def remove(model: Model, catalogue: Catalogue, store: Store) -> None:
     repository = next((repo for repo, folder in cached.items() if folder == _folder(model)), None)
     if repository is None:
         raise ApiError(
-            400, f"{model.name.short} is what lies in {_folder(model)}: remove that folder, or do not list it"
+            400,
+            f"{model.name.short} is what lies in {_folder(model)}: remove that folder, or take it out of the settings",
         )
     _remove_cached(repository)
 

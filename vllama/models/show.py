@@ -8,7 +8,7 @@ from typing import Any
 from vllama.models._safetensors import Tensor
 from vllama.models.catalogue import Model
 from vllama.models.inspect import Checkpoint
-from vllama.models.modelfile_text import modelfile_text, parameters_text, template_of
+from vllama.models.modelfile_text import licences, modelfile_text, parameters_text, template_of
 from vllama.translate.template import NO_TEMPLATE
 
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "MXFP4": 38}
@@ -29,9 +29,9 @@ def description(
     if system:
         model = replace(model, modelfile=replace(model.modelfile, system=system))
     shown = {
-        "license": model.checkpoint.license if model.checkpoint else None,
+        "license": "\n".join(licences(model)),
         "modelfile": modelfile_text(model, options or {}),
-        "parameters": parameters_text(model.modelfile.parameters),
+        "parameters": parameters_text(model.parameters),
         "template": template_of(model) or (NO_TEMPLATE if model.checkpoint else None),
         "system": model.modelfile.system,
         "details": details(model, lengths=False),
@@ -40,6 +40,7 @@ def description(
         "tensors": [{"name": one.name, "type": one.dtype, "shape": one.shape} for one in tensors],
         "capabilities": model.capabilities,
         "modified_at": modified.isoformat(),
+        "requires": model.modelfile.requires,
     }
     return {key: value for key, value in shown.items() if value}
 
@@ -48,7 +49,7 @@ def details(model: Model, *, lengths: bool) -> dict[str, Any]:
     """`details` of /api/tags; /api/show and /api/ps leave the two lengths out."""
     checkpoint = model.checkpoint
     shown: dict[str, Any] = {
-        "parent_model": "",
+        "parent_model": model.parent,
         "format": checkpoint.format if checkpoint else "",
         "family": checkpoint.model_type if checkpoint else "",
         "families": checkpoint.families if checkpoint else None,
