@@ -19,9 +19,9 @@ from starlette.applications import Starlette
 from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
-from vllama.engine.engine import Engine
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
+from vllama.engine.memory import read_memory
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
@@ -30,7 +30,8 @@ from vllama.models.names import is_valid, parse
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models
 from vllama.models.store import Store
 from vllama.protocol import Protocol
-from vllama.scheduler import AttachedScheduler, LocalScheduler
+from vllama.scheduling.attached import AttachedScheduler
+from vllama.scheduling.local import LocalScheduler
 from vllama.security.guard import Guard
 from vllama.settings import Settings, unknown_variables
 
@@ -148,7 +149,7 @@ def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack
 def open_catalogue(settings: Settings, store: Store) -> Catalogue:
     """The models that the settings name, and those found below. Raises ConfigError for one that cannot be served."""
     inspector = Inspector()
-    models = read_models(settings.model, (), inspector)
+    models = read_models(settings.model, settings.lora, inspector)
 
     def sources() -> Iterator[str]:
         """What has a name already."""
@@ -174,17 +175,24 @@ def local_app(
     check_flags(user_arguments(settings), read_flags(environment.flags))
     loader = Loader(settings, environment, catalogue)
     stack.callback(loader.close)
-
-    async def prepare(model: Model) -> tuple[Model, Engine]:
-        model = await loader.fetch(model)
-        await loader.demand(model)
-        return model, loader.engine(model, None)
-
-    scheduler = LocalScheduler(prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
+    scheduler = LocalScheduler(
+        loader,
+        keep_alive=settings.keep_alive,
+        max_queue=settings.max_queue,
+        max_loaded=_max_loaded(settings, environment.profile),
+        pinned=frozenset(_named(catalogue, name).name.key for name in settings.pin),
+    )
     preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
     return create_app(gateway, _guard(settings, loopback))
+
+
+def _max_loaded(settings: Settings, profile: Profile) -> int:
+    """As Ollama chooses, where the user did not. There is one engine at a time on a port that the user chose for it."""
+    if settings.vllm_port is not None:
+        return 1
+    return settings.max_loaded_models or 3 * max(1, read_memory(profile).visible)
 
 
 def _named(catalogue: Catalogue, name: str) -> Model:

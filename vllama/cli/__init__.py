@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vllama.cli import engine, serve
+from vllama.cli import engine, merge, serve
 from vllama.errors import VllamaError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(engine.app)
 app.command("serve")(serve.serve)
+app.command("merge")(merge.merge)
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,8 +16,8 @@ from vllama.models.model import Model
 from vllama.models.names import InvalidName, ModelName, name_from_source, parse, parse_model_argument
 from vllama.models.store import Origin, Store, Stored
 
-BUILT_IN = {"demo": demo.CHAT, "demo-embed": demo.EMBED}
-"""Models that come with the package."""
+BUILT_IN = {"demo": demo.CHAT, "demo-embed": demo.EMBED, "demo-parrot": demo.ADAPTER}
+"""Models that come with the package. The parrot is a LoRA adapter on the first of them."""
 
 _Stamp = tuple[tuple[str, int, int], ...]
 
@@ -68,7 +68,7 @@ def read_models(arguments: Sequence[str], adapters: Sequence[str], inspector: In
 
     Raises ConfigError for a source that cannot be served, with the reason.
     """
-    given = [_read_lora(argument) for argument in adapters]
+    given = [read_lora(argument) for argument in adapters]
     models = []
     for name, source in map(_read_argument, arguments or BUILT_IN):
         if (path := _folder(source)) is not None and is_adapter(path) and not (path / "config.json").exists():
@@ -203,6 +203,8 @@ def _find_base(name: ModelName, adapter: Adapter, base: str, find: Find, inspect
     with contextlib.suppress(InvalidName):
         if wanted and (model := find(parse(wanted))) is not None and model.adapter is None:
             return model
+    if wanted in BUILT_IN:
+        return _from_source(parse(wanted), str(BUILT_IN[wanted]), BUILT_IN[wanted], inspector)
     if not wanted or (not hub.is_hub_id(wanted) and not Path(wanted).is_dir()):
         raise ConfigError(
             f"the base of the adapter {name.short} is not known"
@@ -221,7 +223,7 @@ def _read_argument(argument: str) -> tuple[ModelName, str]:
     return _named(given or name_from_source(source)), source
 
 
-def _read_lora(argument: str) -> tuple[ModelName, Path, str]:
+def read_lora(argument: str) -> tuple[ModelName, Path, str]:
     """`NAME=PATH[@BASE]`."""
     name, separator, rest = argument.partition("=")
     path, at, base = rest.rpartition("@") if "@" in rest and not Path(rest).expanduser().exists() else (rest, "", "")
