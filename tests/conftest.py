@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import shutil
 import ssl
@@ -74,10 +75,15 @@ def served_demo() -> Iterator[served.Served]:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    """demo; demo-embed; plain, which is demo without its chat template."""
-    plain = tmp_path_factory.mktemp("models") / "plain"
-    shutil.copytree(demo.CHAT, plain, ignore=shutil.ignore_patterns("chat_template*"))
-    folders = {"demo": demo.CHAT, "demo-embed": demo.EMBED, "plain": plain}
+    """demo; demo-embed; plain, which is demo without its chat template. Ollama's sampling defaults hold for all."""
+    root = tmp_path_factory.mktemp("models")
+    folders = {"demo": root / "demo", "demo-embed": demo.EMBED, "plain": root / "plain"}
+    shutil.copytree(demo.CHAT, folders["demo"])
+    shutil.copytree(demo.CHAT, folders["plain"], ignore=shutil.ignore_patterns("chat_template*"))
+    for name in ("demo", "plain"):
+        generation = folders[name] / "generation_config.json"
+        said = json.loads(generation.read_text())
+        generation.write_text(json.dumps({key: value for key, value in said.items() if key.endswith("_token_id")}))
     return {name: local_model(name, folder) for name, folder in folders.items()}
 
 

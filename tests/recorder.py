@@ -47,7 +47,8 @@ class Recorder:
         return self._clients[model.engine_name]
 
     def _make_loader(self) -> Loader:
-        settings = load(home=ENGINE_HOME)
+        # What Modelfiles say is rendered, too.
+        settings = load(home=ENGINE_HOME, vllm_args=["--trust-request-chat-template"])
         environment = ensure_environment(
             settings.home, profile=settings.engine_profile, engine_python=settings.engine_python,
             find_links=settings.find_links, report=print,

@@ -145,6 +145,28 @@ def test_flags_are_checked_before_anything_starts(
     run.rmdir()  # and nothing is left in it
 
 
+@pytest.mark.parametrize(
+    ("arguments", "trusted"),
+    [
+        ([], False),
+        (["--trust-request-chat-template"], True),
+        (["--trust_request_chat_template"], True),
+        (["--trust-request-chat-template", "--no-trust-request-chat-template"], False),
+    ],
+)
+def test_whether_clients_are_trusted_with_templates(
+    tmp_path: Path, models: dict[str, Model], arguments: list[str], trusted: bool
+) -> None:
+    flags = tmp_path / "flags.json"
+    names = ["--trust-request-chat-template", "--no-trust-request-chat-template"]
+    flags.write_text(json.dumps({"flags": [{"names": names, "nargs": 0, "type": None, "choices": None}]}))
+    environment = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CPU, flags)
+    with ExitStack() as stack:
+        settings = Settings(home=tmp_path, vllm_args=arguments)
+        gateway: Gateway = local_app(settings, Catalogue(models.values()), environment, stack).state.gateway
+        assert gateway.trusts_templates is trusted
+
+
 def test_what_is_preloaded(tmp_path: Path, models: dict[str, Model]) -> None:
     """Pinned models first, each once, in the order in which they were named."""
     flags = tmp_path / "flags.json"

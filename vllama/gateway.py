@@ -27,7 +27,7 @@ class Gateway:
 
     store: where made and pulled models are kept, None where the models are somebody else's. preload: what to load at
     once, in this order. on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as
-    it arrives and unpacked.
+    it arrives and unpacked. trusts_templates: whether clients may send chat templates of their own.
     """
 
     catalogue: Catalogue
@@ -37,6 +37,7 @@ class Gateway:
     preload: Sequence[Model] = ()
     on_gpu: bool = True
     max_body: int = 256 * 2**20
+    trusts_templates: bool = False
     _refreshed: float = -math.inf
     _noted: set[str] = field(default_factory=set)
 

@@ -21,13 +21,14 @@ from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
-from vllama.engine.memory import read_memory
+from vllama.engine.memory import most_engines
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
+from vllama.models import library
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.names import is_valid, parse
-from vllama.models.sources import Inspector, cached_models, read_models, stored_models
+from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
 from vllama.models.store import Store
 from vllama.protocol import Protocol
 from vllama.scheduling.attached import AttachedScheduler
@@ -36,6 +37,8 @@ from vllama.security.guard import Guard
 from vllama.settings import Settings, unknown_variables
 
 logger = logging.getLogger("vllama")
+
+_TRUST = "--trust-request-chat-template"
 
 
 Install = Callable[[Settings], Environment]
@@ -146,10 +149,15 @@ def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack
     return local_app(settings, catalogue, install(settings), stack, store=store, loopback=loopback)
 
 
-def open_catalogue(settings: Settings, store: Store) -> Catalogue:
-    """The models that the settings name, and those found below. Raises ConfigError for one that cannot be served."""
+def open_catalogue(settings: Settings, store: Store, *, strict: bool = True) -> Catalogue:
+    """The models that the settings name, and those found on the disk.
+
+    strict: raise ConfigError where one that the settings name cannot be served.
+    """
     inspector = Inspector()
     models = read_models(settings.model, settings.lora, inspector)
+    if strict and (faults := [model.fault for model in models if model.fault is not None]):
+        raise faults[0]
 
     def sources() -> Iterator[str]:
         """What has a name already."""
@@ -157,7 +165,12 @@ def open_catalogue(settings: Settings, store: Store) -> Catalogue:
         for stored in store:
             yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
 
-    catalogue = Catalogue(models, [stored_models(store, inspector), cached_models(inspector, sources)])
+    shelves = (
+        stored_models(store, inspector),
+        trained_models(settings.checkpoints, inspector),
+        cached_models(inspector, sources),
+    )
+    catalogue = Catalogue(models, shelves)
     catalogue.refresh()
     return catalogue
 
@@ -173,7 +186,7 @@ def local_app(
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
     check_flags(user_arguments(settings), read_flags(environment.flags))
-    loader = Loader(settings, environment, catalogue)
+    loader = Loader(settings, environment, catalogue, library.sibling)
     stack.callback(loader.close)
     scheduler = LocalScheduler(
         loader,
@@ -184,15 +197,17 @@ def local_app(
     )
     preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
-    gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
+    gateway = Gateway(
+        catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings),
+        trusts_templates=_trusts_templates(settings),
+    )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
 
 
 def _max_loaded(settings: Settings, profile: Profile) -> int:
-    """As Ollama chooses, where the user did not. There is one engine at a time on a port that the user chose for it."""
-    if settings.vllm_port is not None:
+    if settings.vllm_port is not None:  # which a second engine could not have, too
         return 1
-    return settings.max_loaded_models or 3 * max(1, read_memory(profile).visible)
+    return settings.max_loaded_models or most_engines(profile)
 
 
 def _named(catalogue: Catalogue, name: str) -> Model:
@@ -202,6 +217,13 @@ def _named(catalogue: Catalogue, name: str) -> Model:
     near = get_close_matches(name, [model.name.short for model in catalogue], n=1, cutoff=0.0)
     advice = f"did you mean {near[0]}?" if near else "name a model that is served"
     raise ConfigError(f"there is no model {name!r} to preload or pin", advice)
+
+
+def _trusts_templates(settings: Settings) -> bool:
+    """Whether the user lets clients send chat templates; our engines have to take them from us in any case."""
+    given = (argument.replace("_", "-") for argument in user_arguments(settings))
+    decided = [argument for argument in given if argument in (_TRUST, _TRUST.replace("--", "--no-", 1))]
+    return decided[-1:] == [_TRUST]
 
 
 def attached_app(settings: Settings, *, loopback: bool = False) -> Starlette:

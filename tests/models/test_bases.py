@@ -101,6 +101,9 @@ BY_HAND = f"--lora parrot={ADAPTER.path}@BASE"
             f"the adapter parrot wants the base /mnt/twin, which could be any of one:latest, two:latest: name one: "
             f"{BY_HAND}",
         ),
+        ("x" * 5000, "", "the adapter parrot wants the base xxx"),
+        ("~nobody-here/x", "", "the adapter parrot wants the base ~nobody-here/x, which is not here"),
+        ("a\0b", "", "the adapter parrot wants the base a\0b, which is not here"),
         # What the user says is taken at its word.
         ("demo", "Llama-8B", "the adapter parrot wants the base Llama-8B, which is not here"),
     ],

@@ -1,9 +1,9 @@
 """Models by name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from vllama.models.catalogue import Catalogue, Find
+from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.names import parse
 
@@ -32,16 +32,16 @@ def test_finding_by_source() -> None:
 
 
 def test_shelves() -> None:
-    """What the server was started with comes first, then the shelves in order; each finds the models before it."""
+    """What the server was started with comes first, then the shelves in order; each sees the models before it."""
     first, there = model("x", "first"), [model("X", "hidden"), model("y", "second")]
     here = [first, model("a", "hidden")]
     seen: list[bool] = []
 
-    def second(find: Find) -> Iterator[Model]:
-        seen.append(find(parse("a")) is not None and find(parse("x")) is first)
+    def second(known: Mapping[str, Model]) -> Iterator[Model]:
+        seen.append(parse("a").key in known and known.get(parse("x").key) is first)
         yield from there
 
-    catalogue = Catalogue([model("a", "configured")], [lambda _find: here, second])
+    catalogue = Catalogue([model("a", "configured")], [lambda _known: here, second])
     assert [found.source for found in catalogue] == ["configured"]
     catalogue.refresh()
     assert seen == [True]
@@ -54,7 +54,7 @@ def test_shelves() -> None:
 
 def test_what_a_download_tells_of_a_found_model_goes_with_the_next_look() -> None:
     found = model("x")
-    catalogue = Catalogue([], [lambda _find: [found]])
+    catalogue = Catalogue([], [lambda _known: [found]])
     catalogue.refresh()
     catalogue.put(replace(found, context_length=5))
     assert catalogue.find(parse("x")) != found

@@ -10,7 +10,7 @@ import pytest
 
 from tests.models.conftest import QWEN3, safetensors
 from vllama.errors import ConfigError
-from vllama.models.inspect import inspect, read_tensors
+from vllama.models.inspect import capabilities_with, inspect, read_tensors
 
 Build = Callable[..., Path]
 DEMO = Path(__file__).parents[2] / "vllama" / "demo"
@@ -43,54 +43,6 @@ def test_the_demo_models(name: str) -> None:
     expected = ("completion", "tools", "thinking") if name == "chat" else ("embedding",)
     assert checkpoint.capabilities == expected
     assert checkpoint.license is not None
-
-
-CONTEXTS: list[tuple[dict[str, Any], int]] = [
-    ({"max_position_embeddings": 8192}, 8192),
-    ({"max_position_embeddings": 8192, "seq_length": 2048}, 2048),
-    ({"max_position_embeddings": 8192, "model_max_length": 131072}, 131072),
-    ({"n_positions": 1024}, 1024),
-    ({}, 2048),
-    ({"max_position_embeddings": "many"}, 2048),
-    ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}}, 16384),
-    ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, 8192),
-    ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 131072),
-    ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131072),
-    ({"max_position_embeddings": 32768, "rope_scaling": {"type": "mrope", "mrope_section": [1, 2]}}, 32768),
-    ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": None}}, 4096),
-    (
-        {
-            "max_position_embeddings": 131072,
-            "original_max_position_embeddings": 4096,
-            "rope_scaling": {"type": "longrope", "long_factor": [1.0]},
-        },
-        4096,
-    ),
-    (
-        {"max_position_embeddings": 4096, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2}}},
-        8192,
-    ),
-    (
-        {
-            "model_type": "gemma3",
-            "text_config": {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-        },
-        131072,
-    ),
-    ({"text_config": {"max_position_embeddings": 1000}}, 1000),
-    ({"thinker_config": {"text_config": {"max_position_embeddings": 3000}}}, 3000),
-    ({"model_type": "llava", "text_config": {"model_type": "llama", "max_position_embeddings": 4096}}, 4096),
-]
-
-
-@pytest.mark.parametrize(("config", "expected"), CONTEXTS)
-def test_context_length(build: Build, config: dict[str, Any], expected: int) -> None:
-    assert inspect(build({"architectures": ["XForCausalLM"]} | config)).context_length == expected
-
-
-def test_rope_frequency_base_of_the_new_form(build: Build) -> None:
-    config = {"architectures": ["XForCausalLM"], "rope_parameters": {"full_attention": {"rope_theta": 500000.0}}}
-    assert inspect(build(config)).rope_frequency_base == 500000.0
 
 
 def test_a_multimodal_model(build: Build) -> None:
@@ -250,93 +202,6 @@ def test_an_encoder_is_bound_by_its_tokenizer(build: Build) -> None:
     config = {"architectures": ["BertModel"], "max_position_embeddings": 514, "position_embedding_type": "absolute"}
     assert inspect(build(config, {"tokenizer_config.json": {"model_max_length": 512}})).context_length == 512
     assert inspect(build(config, {"tokenizer_config.json": {"model_max_length": 1e30}})).context_length == 514
-
-
-PACKED: list[tuple[dict[str, Any], dict[str, tuple[str, list[int]]], str, int]] = [
-    ({}, {"w": ("F16", [10])}, "F16", 10),
-    ({}, {"w": ("F32", [10]), "x": ("I64", [4])}, "F32", 10),
-    (
-        {"quant_method": "awq", "bits": 4},
-        {"w.qweight": ("I32", [8, 2]), "w.qzeros": ("I32", [1, 2]), "w.scales": ("F16", [1, 16]), "n": ("F16", [8])},
-        "AWQ",
-        8 * 16 + 8,
-    ),
-    (
-        {"quant_method": "gptq", "bits": 4},
-        {"w.qweight": ("I32", [2, 8]), "w.g_idx": ("I32", [16]), "w.qzeros": ("I32", [1]), "w.scales": ("F16", [8])},
-        "GPTQ",
-        16 * 8,
-    ),
-    ({"quant_method": "gptq", "bits": 8}, {"w.qweight": ("I32", [4, 8])}, "GPTQ", 16 * 8),
-    ({"quant_method": "gptq", "bits": 3}, {"w.qweight": ("I32", [3, 8])}, "GPTQ", 32 * 8),
-    ({"quant_method": "fp8"}, {"w": ("F8_E4M3", [10]), "w_scale_inv": ("F32", [1])}, "FP8", 10),
-    ({"quant_method": "mxfp4"}, {"e_blocks": ("U8", [2, 16]), "e_scales": ("U8", [2])}, "MXFP4", 64),
-    (
-        {
-            "quant_method": "compressed-tensors",
-            "format": "pack-quantized",
-            "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}, "input_activations": None}},
-        },
-        {"w.weight_packed": ("I32", [4, 2]), "w.weight_scale": ("BF16", [4]), "w.weight_shape": ("I64", [2])},
-        "W4A16",
-        64,
-    ),
-    (
-        {
-            "quant_method": "compressed-tensors",
-            "format": "int-quantized",
-            "config_groups": {"g": {"weights": {"num_bits": 8, "type": "int"}, "input_activations": {"num_bits": 8}}},
-        },
-        {"w.weight": ("I8", [16]), "w.weight_scale": ("BF16", [4])},
-        "W8A8",
-        16,
-    ),
-    (
-        {
-            "quant_method": "compressed-tensors",
-            "format": "float-quantized",
-            "config_groups": {"g": {"weights": {"num_bits": 8, "type": "float"}}},
-        },
-        {"w.weight": ("F8_E4M3", [16])},
-        "FP8",
-        16,
-    ),
-    (
-        {
-            "quant_method": "compressed-tensors",
-            "format": "nvfp4-pack-quantized",
-            "config_groups": {"g": {"weights": {"num_bits": 4, "type": "float"}}},
-        },
-        {"w.weight_packed": ("U8", [16]), "w.weight_scale": ("F8_E4M3", [2])},
-        "NVFP4",
-        32,
-    ),
-    (
-        {"quant_method": "modelopt", "quant_algo": "NVFP4"},
-        {"w.weight": ("U8", [16]), "w.weight_scale": ("F8_E4M3", [2]), "w.weight_scale_2": ("F32", [1])},
-        "NVFP4",
-        32,
-    ),
-    ({"quant_method": "modelopt", "quant_algo": "FP8"}, {"w.weight": ("F8_E4M3", [16])}, "FP8", 16),
-    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"w": ("U8", [8]), "w.absmax": ("U8", [2])}, "NF4", 16),
-]
-
-
-@pytest.mark.parametrize(("quantization", "tensors", "level", "count"), PACKED)
-def test_quantization(
-    build: Build, quantization: dict[str, Any], tensors: dict[str, tuple[str, list[int]]], level: str, count: int
-) -> None:
-    config = QWEN3 | ({"quantization_config": quantization} if quantization else {})
-    checkpoint = inspect(build(config, {"model.safetensors": safetensors(tensors)}))
-    assert checkpoint.quantization_level == level
-    assert checkpoint.parameter_count == count
-
-
-def test_quantization_in_other_places(build: Build) -> None:
-    nested = {"architectures": ["X"], "text_config": {"quantization_config": {"quant_method": "awq"}}}
-    assert inspect(build(nested, name="a")).quantization_level == "AWQ"
-    modelopt = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8_PB_WO"}}
-    assert inspect(build(files={"hf_quant_config.json": modelopt}, name="b")).quantization_level == "FP8"
 
 
 def test_shards_are_summed_and_the_second_copy_is_not(build: Build) -> None:
@@ -555,3 +420,25 @@ def test_wrong_types_in_the_config_do_not_matter(build: Build) -> None:
             "quantization_config": {"quant_method": value, "config_groups": value, "format": value, "bits": value},
         }
         assert inspect(build(config)).capabilities[0] == "completion"
+
+
+TEMPLATES = [
+    ("{{ messages[0].content }}", ("completion",)),
+    ("{% if tools %}{{ tools }}{% endif %}", ("completion", "tools")),
+    ("{% if enable_thinking %}<think></think>{% endif %}", ("completion", "thinking")),
+    (CHAT, ("completion", "tools", "thinking")),
+    ("{% if tools %}[TOOL_CALLS]{% endif %}", ("completion",)),
+    ("{% if thinking %}[THINK]{% endif %}", ("completion",)),
+    ("{# tools #}tools", ("completion",)),
+]
+
+
+@pytest.mark.parametrize(("template", "capabilities"), TEMPLATES)
+def test_what_a_model_can_do_under_another_template(build: Build, template: str, capabilities: tuple[str, ...]) -> None:
+    assert capabilities_with(inspect(build(files={"chat_template.jinja": CHAT})), template) == capabilities
+
+
+def test_no_template_gives_a_model_what_its_engine_cannot_read(build: Build) -> None:
+    assert capabilities_with(inspect(build()), CHAT) == ("completion",)
+    bert = {"architectures": ["BertModel"]}
+    assert capabilities_with(inspect(build(bert, name="bert")), CHAT) == ("embedding",)

@@ -10,6 +10,7 @@ from vllama import demo
 from vllama.errors import ConfigError
 from vllama.models.catalogue import Catalogue
 from vllama.models.merging import base_folder, find_adapter, merged_folder, read_name, register
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.models.sources import Inspector, adapter_model, read_models, stored_models
 from vllama.models.store import Manifest, Origin, Store
@@ -51,7 +52,7 @@ def refused(call: Callable[[], Any]) -> str:
 def test_an_adapter_by_its_name(dora: Path, store: Store, catalogue: Catalogue) -> None:
     store.write(parse("mine"), Manifest(adapter=Origin("folder", str(dora)), base="demo", system="Be brief."))
     catalogue.refresh()
-    model = find_adapter("MINE", catalogue, ())
+    model = find_adapter("MINE", catalogue)
     assert model.fault is not None
     assert model.adapter is not None
     assert model.adapter.path == dora
@@ -59,30 +60,30 @@ def test_an_adapter_by_its_name(dora: Path, store: Store, catalogue: Catalogue) 
 
 
 def test_an_adapter_by_its_folder(dora: Path, catalogue: Catalogue) -> None:
-    for argument, configured in ((f"x={dora}", ()), (f"x={dora}@demo", ()), ("x", ("y=/none@demo", f"X={dora}@demo"))):
-        model = find_adapter(argument, catalogue, configured)
+    for argument in (f"x={dora}", f"x={dora}@demo"):
+        model = find_adapter(argument, catalogue)
         assert model.adapter is not None
         assert (model.name.key, model.adapter.path, model.parent) == (parse("x").key, dora, "demo:latest")
         assert base_folder(model) == demo.CHAT
 
 
 def test_what_cannot_be_found(dora: Path, catalogue: Catalogue) -> None:
-    assert refused(lambda: find_adapter("x", catalogue, ())) == (
-        "model 'x' not found: write `vllama merge x=FOLDER@BASE`"
-    )
-    assert refused(lambda: find_adapter("demo", catalogue, ())) == (
+    assert refused(lambda: find_adapter("x", catalogue)) == ("model 'x' not found: write `vllama merge x=FOLDER@BASE`")
+    assert refused(lambda: find_adapter("demo", catalogue)) == (
         "demo:latest is no adapter: it is a whole model already"
     )
-    assert "is not a valid model name" in refused(lambda: find_adapter("a b", catalogue, ()))
+    assert "is not a valid model name" in refused(lambda: find_adapter("a b", catalogue))
     assert "is not a valid model name" in refused(lambda: read_name("a//b"))
-    assert "does not exist" in refused(lambda: find_adapter("x=/none@demo", catalogue, ()))
-    unknown = find_adapter(f"x={dora}@/none", catalogue, ())
+    assert "does not exist" in refused(lambda: find_adapter("x=/none@demo", catalogue))
+    unknown = find_adapter(f"x={dora}@/none", catalogue)
     assert "/none" in refused(lambda: base_folder(unknown))
 
 
 def test_a_base_that_is_not_downloaded(dora: Path) -> None:
     inspector = Inspector()
-    model = adapter_model(parse("x"), inspector.adapter(dora), "org/base", lambda _: None, inspector)
+    model = adapter_model(
+        parse("x"), inspector.adapter(dora), "org/base", [Model(parse("org/base"), "org/base", "b")], inspector
+    )
     assert refused(lambda: base_folder(model)) == "the base org/base is not on this machine: run `vllama pull org/base`"
 
 
@@ -99,7 +100,7 @@ def test_the_merged_model_takes_a_name(dora: Path, store: Store, catalogue: Cata
     before = Manifest(adapter=Origin("folder", str(dora)), base="demo", system="Be brief.")
     store.write(parse("mine"), before)
     catalogue.refresh()
-    register(store, parse(name), demo.CHAT, find_adapter("mine", catalogue, ()))
+    register(store, parse(name), demo.CHAT, find_adapter("mine", catalogue))
     catalogue.refresh()
     merged = catalogue.find(parse(name))
     assert merged is not None
@@ -108,7 +109,7 @@ def test_the_merged_model_takes_a_name(dora: Path, store: Store, catalogue: Cata
 
 
 def test_the_merged_model_of_a_folder_knows_its_parent(dora: Path, store: Store, catalogue: Catalogue) -> None:
-    register(store, parse("x"), demo.CHAT, find_adapter(f"x={dora}", catalogue, ()))
+    register(store, parse("x"), demo.CHAT, find_adapter(f"x={dora}", catalogue))
     stored = store.read(parse("x"))
     assert stored is not None
     assert stored.manifest == Manifest(weights=Origin("folder", str(demo.CHAT)), parent="demo:latest")

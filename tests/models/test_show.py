@@ -112,11 +112,22 @@ def test_parameters() -> None:
     assert parameters_text({}) == ""
 
 
-def test_a_checkpoints_own_defaults_are_not_shown_as_they_do_not_hold(build: Build) -> None:
-    model = local(build(files={"generation_config.json": {"temperature": 0.6, "top_k": 20}}))
+def test_a_checkpoints_own_defaults_are_shown_below_the_modelfiles(build: Build) -> None:
+    folder = build(files={"generation_config.json": {"temperature": 0.6, "top_k": 20}})
+    shown = description(local(folder, Modelfile(parameters={"top_k": 7, "stop": ["x"]})), modified=WHEN)
+    assert shown["parameters"] == parameters_text({"temperature": 0.6, "top_k": 7, "stop": ["x"]})
+
+
+def test_what_a_model_was_made_of(build: Build) -> None:
+    folder = build(files={"LICENSE": "MIT"})
+    model = replace(local(folder, Modelfile(license=("Mine.", "Yours."), requires="0.14.0")), parent="demo:latest")
     shown = description(model, modified=WHEN)
-    assert "parameters" not in shown
-    assert "PARAMETER" not in shown["modelfile"]
+    assert shown["details"]["parent_model"] == "demo:latest"
+    assert shown["license"] == "Mine.\nYours.\nMIT"
+    assert shown["requires"] == "0.14.0"
+    same = local(folder, Modelfile(license=("MIT",)))
+    assert description(same, modified=WHEN)["license"] == "MIT"
+    assert description(replace(UNKNOWN, modelfile=Modelfile(license=("Mine.",))), modified=WHEN)["license"] == "Mine."
 
 
 def test_a_description_has_what_there_is_in_ollamas_order(build: Build) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,13 +13,15 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
-from tests.fake_engine import Silence
+from tests.fake_engine import EngineInPlace, Silence
 from vllama import OLLAMA_VERSION, __version__, demo
 from vllama.demo.dialogues import by_name
 from vllama.gateway import Gateway
+from vllama.models.adapters import Adapter
 from vllama.models.catalogue import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
+from vllama.models.store import Manifest, Stored
 from vllama.scheduling.scheduler import Loaded
 from vllama.server import attached_app
 from vllama.settings import Settings
@@ -73,6 +76,30 @@ async def test_tags(api: httpx.AsyncClient, models: dict[str, Model]) -> None:
     assert chat["size"] > (demo.CHAT / "model.safetensors").stat().st_size
     assert chat["details"]["family"] == "qwen3"
     assert {"completion", "tools", "thinking"} <= set(chat["capabilities"])
+
+
+async def test_an_adapter_and_a_made_model(alone: Alone, gateway: Gateway, models: dict[str, Model]) -> None:
+    """Each is a model with an identity of its own; what they were made from is told."""
+    base = models["demo"]
+    assert base.checkpoint is not None
+    adapter = Adapter(Path("/a"), "demo", 8, 1000, "ad" * 32, datetime(2026, 1, 2, tzinfo=UTC), ())
+    stored = Stored(parse("made"), Manifest(parent="demo:latest"), "57" * 32, datetime(2026, 1, 3, tzinfo=UTC))
+    hung = replace(base, name=parse("hung"), engine_name="hung", adapter=adapter, parent="demo:latest")
+    gateway.catalogue.put(hung)
+    gateway.catalogue.put(replace(base, name=parse("made"), parent="demo:latest", stored=stored))
+    tags = {tag["name"]: tag for tag in (await alone.api.get("/api/tags")).json()["models"]}
+    assert [tags[name]["details"]["parent_model"] for name in ("hung:latest", "made:latest", "demo:latest")] == [
+        "demo:latest", "demo:latest", "",
+    ]  # fmt: skip
+    assert tags["hung:latest"]["size"] == base.checkpoint.size + 1000
+    assert (tags["hung:latest"]["digest"], tags["made:latest"]["digest"]) == ("ad" * 32, "57" * 32)
+    assert tags["made:latest"]["modified_at"] == "2026-01-03T00:00:00+00:00"
+    assert tags["hung:latest"]["capabilities"] == list(base.capabilities)
+    await alone.api.post("/api/generate", json={"model": "hung", "keep_alive": 60})
+    [loaded] = (await alone.api.get("/api/ps")).json()["models"]
+    assert (loaded["name"], loaded["digest"]) == ("hung:latest", "ad" * 32)
+    assert loaded["size"] == loaded["size_vram"] == EngineInPlace.size, "what its engine takes"
+    assert loaded["details"]["parent_model"] == "demo:latest"
 
 
 async def test_a_model_that_can_do_nothing_of_these(alone: Alone, gateway: Gateway, models: dict[str, Model]) -> None:

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from tests.conftest import Alone, Engines
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
+from vllama.engine.parsers import Parsers
 from vllama.errors import EngineError
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.modelfile import Modelfile
@@ -471,7 +472,7 @@ async def test_a_model_that_cannot_think(
 ) -> None:
     demo = models["demo"]
     assert demo.checkpoint is not None
-    checkpoint = replace(demo.checkpoint, capabilities=("completion",))
+    checkpoint = replace(demo.checkpoint, capabilities=("completion",), parsers=Parsers())
     empty_app[0].state.gateway.catalogue.put(replace(demo, checkpoint=checkpoint))
     for member, text in [
         ({"reasoning_effort": "low"}, '"demo" does not support thinking'),

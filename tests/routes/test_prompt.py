@@ -12,6 +12,7 @@ from tests.fake_engine import FakeEngine, Stream, chat_events, whole
 from tests.routes.test_inference import GREEDY
 from vllama.demo.dialogues import by_name
 from vllama.models.catalogue import Model
+from vllama.routes._engine import Line
 from vllama.routes._prompt import prepare
 from vllama.translate.failure import CONTEXT_EXCEEDED
 from vllama.translate.request import Target, chat_request
@@ -135,7 +136,7 @@ async def test_an_image_counts_though_it_is_not_tokenized(
     """Not over HTTP, as the demo model refuses images."""
     history = [Message("user", "one two", images=["iVBORw0KGgo="] * 5), Message("user", "three")]
     async with alone.scheduler.acquire(models["demo"]) as lease:
-        prepared = await prepare(lease, chat_request(ChatRequest(messages=history), Target()))
+        prepared = await prepare(Line(alone.gateway, lease), chat_request(ChatRequest(messages=history), Target()))
     assert [message["content"] for message in prepared.body["messages"]] == ["three"]
     assert counting.asked[-1].body["messages"] == [{"role": "user", "content": "three"}]
 

@@ -151,6 +151,7 @@ class Engines:
 
     async def free(self) -> int:
         await asyncio.sleep(0)
+        await self._hold("free")
         return self.memory - sum(engine.size for engine in self.alive if engine.state is not State.ASLEEP)
 
     def engine(self, model: Model, share: int | None) -> Engine:

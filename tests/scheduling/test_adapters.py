@@ -172,6 +172,17 @@ async def test_an_engine_that_is_not_up_to_it_is_started_anew(
     await newcomer.leave()
 
 
+async def test_pinned_names_stay_on_an_engine_that_is_started_anew(make: Make, engines: Engines) -> None:
+    scheduler = make(keep_alive=0.0, pinned=frozenset({A.name.key}))
+    engines.limits = None
+    await once(scheduler, A)
+    engines.limits = AdapterLimits(slots=2, rank=8)
+    await once(scheduler, X)
+    await until(lambda: names(scheduler) == ["a"])
+    await settle()
+    assert engines.events == ["start a", "stop a", "start a", "load x", "unload x"]
+
+
 async def test_it_need_not_be_started_anew_for_one_who_left(scheduler: LocalScheduler, engines: Engines) -> None:
     engines.limits = None
     streaming = User(scheduler, A)

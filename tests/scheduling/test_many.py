@@ -2,19 +2,21 @@
 
 import asyncio
 import collections
+import math
 import random
 
 import pytest
 
 from tests.scheduling.conftest import Make
-from tests.scheduling.plain import A, B, C, Engine, Engines, adapter
+from tests.scheduling.plain import A, B, C, Engine, Engines, adapter, until
 from vllama.engine.engine import State
+from vllama.errors import EngineError
 from vllama.models.catalogue import Model
 from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.plan import AdapterLimits
 
 MODELS = (A, B, C, adapter("x", "a"), adapter("y", "a"))
-CLIENTS, REQUESTS = 16, 100
+CLIENTS, REQUESTS = 16, 50
 
 
 class Checked:
@@ -92,7 +94,6 @@ async def test_random_requests(make: Make, engines: Engines, room: int, slots: i
     assert set(checked.served) == set(engines.made), "each that was started served somebody"
     loads = sum(event.startswith(("start", "wake")) for event in engines.events)
     assert loads <= (3 if room == 0 else CLIENTS * REQUESTS / 3)
-    print(loads, len(engines.events))
 
 
 async def test_nobody_starves(make: Make, engines: Engines) -> None:
@@ -118,3 +119,46 @@ async def test_nobody_starves(make: Make, engines: Engines) -> None:
             tasks.create_task(other(model))
     assert sorted(done) == ["b", "b", "c"]
     assert sum(event.startswith("start") for event in engines.events) <= 6
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_chaos(make: Make, engines: Engines, seed: int) -> None:
+    """Clients give up, engines die, things fail: what is served is right, and in the end all comes to rest."""
+    chance = random.Random(seed)
+    engines.can_sleep, engines.limits = seed % 2 == 0, AdapterLimits(1 + seed // 2, 16)
+    scheduler = make(keep_alive=0.0, max_loaded=1 + seed % 3, max_queue=50)
+    for event in ("start", "sleep", "wake", "load", "unload"):
+        engines.failures[event] = [EngineError("odd") if chance.random() < 0.1 else None for _ in range(1000)]
+
+    async def wobble() -> None:
+        for _ in range(chance.randrange(6)):
+            await asyncio.sleep(0)
+
+    async def request() -> None:
+        model = chance.choice(MODELS)
+        async with scheduler.acquire(model, chance.choice((None, 0.0, math.inf))) as lease:
+            (engine,) = (engine for engine in engines.alive if engine.name == model.source)
+            assert lease.client == engine.name  # type: ignore[comparison-overlap]
+            await wobble()
+            assert engine.state in (State.READY, State.FAILED), "taken away from under its user"
+            assert model.adapter is None or model.engine_name in engine.held_adapters
+            if chance.random() < 0.03:
+                engine.die()
+
+    tasks = []
+    for _ in range(600):
+        tasks.append(asyncio.create_task(request()))
+        await wobble()
+        if chance.random() < 0.3:
+            chance.choice(tasks).cancel()
+        if chance.random() < 0.1:
+            scheduler.unload(chance.choice(MODELS))
+    _, hanging = await asyncio.wait(tasks, timeout=10)
+    assert not hanging
+    outcomes = [task.exception() for task in tasks if not task.cancelled()]
+    assert {repr(outcome) for outcome in outcomes} <= {repr(None), repr(EngineError("odd"))}
+    assert len([outcome for outcome in outcomes if outcome is None]) > 200
+    for model in MODELS:
+        scheduler.unload(model)
+    await until(lambda: not engines.alive)
+    assert scheduler.loaded() == []

@@ -143,3 +143,14 @@ async def test_close_stops_what_sleeps(single: LocalScheduler, engines: Engines)
     await asyncio.wait_for(single.close(), 1)
     assert sorted(engines.events[3:]) == ["stop a", "stop b"]
     assert engines.made[0].state is State.STOPPING
+
+
+async def test_the_memory_cannot_be_asked_for(single: LocalScheduler, engines: Engines) -> None:
+    """Only those who wait are told; what sleeps is still there."""
+    await once(single, A)
+    await once(single, B)
+    engines.failures["free"] = [EngineError("the driver does not answer")]
+    with pytest.raises(EngineError, match="the driver does not answer"):
+        await once(single, A)
+    await once(single, A)
+    assert engines.events[3:] == ["sleep b", "wake a"]

@@ -34,7 +34,8 @@ def result(content: Any, **more: Any) -> dict[str, Any]:
 
 
 def target(modelfile: Modelfile | None = None, *, templated: bool = True, thinks: bool = False) -> Target:
-    return Target(modelfile=modelfile or Modelfile(), templated=templated, thinks=thinks)
+    modelfile = modelfile or Modelfile()
+    return Target(templated, thinks, modelfile=modelfile, parameters=modelfile.parameters)
 
 
 def asked(fields: dict[str, Any], of: Target | None = None, context_length: int | None = 4096) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def test_a_modelfile() -> None:
     assert [message["content"] for message in body["messages"]] == ["be kind", "a", "b", "hi"]
     assert [body[name] for name in ("temperature", "top_p", "top_k", "seed", "max_tokens")] == [0.1, 0.3, 40, 7, 9]
     contents = [message["content"] for message in asked({"system": "own"}, target(modelfile))["messages"]]
-    assert contents == ["a", "b", "own", "hi"]
+    assert contents == ["own", "a", "b", "hi"]
 
 
 def test_a_model_without_a_chat_template() -> None:

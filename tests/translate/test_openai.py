@@ -9,6 +9,7 @@ from msgspec import Raw
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.openai import ChatReply, chat_body, completion_body, read_chat
+from vllama.translate.request import Target
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest
 
 HELLO = {"role": "user", "content": "Hello!"}
@@ -36,13 +37,18 @@ def plain(body):
     return json.loads(msgspec.json.encode(body))
 
 
+def target(modelfile=None, *, thinks=False):
+    modelfile = modelfile or Modelfile()
+    return Target(thinks=thinks, modelfile=modelfile, parameters=modelfile.parameters)
+
+
 def chat(body, modelfile=None, *, thinks=False, context=4096):
     asked = read_chat(*decode(ChatRequest, {"messages": [HELLO]} | body))
-    return plain(chat_body(asked, modelfile or Modelfile(), thinks=thinks, context_length=context))
+    return plain(chat_body(asked, target(modelfile, thinks=thinks), context))
 
 
 def complete(body, modelfile=None, *, context=4096):
-    return plain(completion_body(*decode(CompletionRequest, {"prompt": "x"} | body), modelfile or Modelfile(), context))
+    return plain(completion_body(*decode(CompletionRequest, {"prompt": "x"} | body), target(modelfile), context))
 
 
 def refusal(function, body):
@@ -312,7 +318,7 @@ def test_results_of_tools_get_their_names():
     ("messages", "first"),
     [
         ([HELLO], ["system", "user", "assistant", "user"]),
-        ([{"role": "SYSTEM", "content": "x"}, HELLO], ["user", "assistant", "system", "user"]),
+        ([{"role": "SYSTEM", "content": "x"}, HELLO], ["system", "user", "assistant", "user"]),
         ([{"role": "developer", "content": "x"}], ["system", "user", "assistant", "developer"]),
     ],
 )

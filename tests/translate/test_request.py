@@ -26,12 +26,13 @@ NO_THINK = 'think must be a boolean or string ("high", "medium", "low", "max", t
 
 def chat(*, templated=True, thinks=False, modelfile=PLAIN, **fields):
     request = msgspec.convert({"model": "m", "messages": [user("Hi")], **fields}, ChatRequest)
-    return chat_request(request, Target(templated, thinks, None, modelfile))
+    return chat_request(request, Target(templated, thinks, modelfile=modelfile, parameters=modelfile.parameters))
 
 
 def generate(*, templated=True, thinks=False, fim_format=None, modelfile=PLAIN, **fields):
     request = msgspec.convert({"model": "m", **fields}, GenerateRequest)
-    return generate_request(request, Target(templated, thinks, fim_format, modelfile))
+    target = Target(templated, thinks, False, fim_format, modelfile, modelfile.parameters)
+    return generate_request(request, target)
 
 
 def user(text):
@@ -227,9 +228,9 @@ EXAMPLES = [user("Who?"), assistant("Arr!")]
     ("sent", "asked"),
     [
         ([user("Hi")], [system("Be a pirate."), *EXAMPLES, user("Hi")]),
-        ([system("Be kind."), user("Hi")], [*EXAMPLES, system("Be kind."), user("Hi")]),
+        ([system("Be kind."), user("Hi")], [system("Be kind."), *EXAMPLES, user("Hi")]),
         ([user("Hi"), system("Be kind.")], [system("Be a pirate."), *EXAMPLES, user("Hi"), system("Be kind.")]),
-        ([{"role": "System", "content": "x"}], [*EXAMPLES, system("x")]),
+        ([{"role": "System", "content": "x"}], [system("x"), *EXAMPLES]),
     ],
 )
 def test_a_modelfiles_messages_come_first(sent, asked):

@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
+from vllama.translate.request import Target
 from vllama.translate.responses import ResponseReply, read_response_request, response_body
 from vllama.wire.openai_requests import ResponsesRequest
 
@@ -27,7 +28,9 @@ def read(body):
 
 
 def ask(body, modelfile=None, *, thinks=False):
-    sent = response_body(read(body), modelfile or Modelfile(), thinks=thinks, context_length=4096)
+    modelfile = modelfile or Modelfile()
+    target = Target(thinks=thinks, modelfile=modelfile, parameters=modelfile.parameters)
+    sent = response_body(read(body), target, 4096)
     return json.loads(msgspec.json.encode(sent))
 
 
@@ -85,7 +88,7 @@ def test_thinking(reasoning, enabled, expected):
     [
         ({}, ["system", "user", "user"]),
         ({"instructions": "x"}, ["user", "user"]),
-        ({"input": [{"role": "system", "content": "x"}]}, ["user", "system"]),
+        ({"input": [{"role": "system", "content": "x"}]}, ["system", "user"]),
     ],
 )
 def test_what_a_modelfile_puts_first(body, roles):

@@ -27,7 +27,7 @@ def merge(
 
     settings = load()
     store = Store(settings.home / "models")
-    adapter = find_adapter(name, open_catalogue(settings, store), ())
+    adapter = find_adapter(name, open_catalogue(settings, store, strict=False))
     assert adapter.adapter is not None
     base = base_folder(adapter)
     target = read_name(output) if output else adapter.name

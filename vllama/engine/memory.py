@@ -57,6 +57,11 @@ def read_memory(profile: Profile, gpus: int = 1) -> Memory:
     return Memory(total, max(0, free - reserve), total - reserve, 0)
 
 
+def most_engines(profile: Profile) -> int:
+    """How many there may be at once where nobody said it, as with Ollama: three for each GPU, three on a CPU."""
+    return 3 * max(1, read_memory(profile).visible)
+
+
 def _read_gpus(count: int) -> Memory:
     """Of GPUs that differ, the smallest bounds all: vLLM splits evenly."""
     import pynvml

@@ -29,6 +29,12 @@ _DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "num_key_value_heads": 4,
         "vocab_size": 262208,
     },
+    "gemma": {"max_position_embeddings": 8192},
+    "gemma2": {"max_position_embeddings": 8192},
+    "gemma3n_text": {"max_position_embeddings": 32768},
+    "gemma4_text": {"max_position_embeddings": 131072},
+    "mllama_text_model": {"max_position_embeddings": 131072},
+    "ministral3": {"max_position_embeddings": 262144},
     "llama": {
         "max_position_embeddings": 2048,
         "hidden_size": 4096,

@@ -106,10 +106,25 @@ def _method_level(quantization: Mapping[str, Any]) -> str:
         return "FP8" if str(algorithm).upper().startswith("FP8") else str(algorithm).upper()
     if method == "compressed-tensors":
         return _compressed_level(quantization)
+    if method == "quark":
+        return _quark_level(quantization)
     if method == "bitsandbytes":
-        return "NF4" if quantization.get("load_in_4bit") else "INT8"
+        return str(quantization.get("bnb_4bit_quant_type") or "nf4").upper() if _in_four_bits(quantization) else "INT8"
     known = {"modelopt-fp4": "NVFP4", "fbgemm-fp8": "FP8", "auto-round": "AUTOROUND"}
     return known.get(method) or method.upper()
+
+
+def _in_four_bits(quantization: Mapping[str, Any]) -> bool:
+    return bool(quantization.get("load_in_4bit") or quantization.get("_load_in_4bit"))
+
+
+def _quark_level(quantization: Mapping[str, Any]) -> str:
+    """AMD's: `fp8_e4m3`, `fp4`, `int4`, … of the weights, whose four-bit floats are OCP's."""
+    whole = quantization.get("global_quant_config")
+    weight = whole.get("weight") if isinstance(whole, Mapping) else None
+    first = weight[0] if isinstance(weight, list) and weight else weight
+    kind = str(first.get("dtype") or "") if isinstance(first, Mapping) else ""
+    return {"fp4": "MXFP4"}.get(kind, kind.partition("_")[0].upper()) or "QUARK"
 
 
 def _compressed_level(quantization: Mapping[str, Any]) -> str:
@@ -118,6 +133,8 @@ def _compressed_level(quantization: Mapping[str, Any]) -> str:
         if mark in format_:
             return mark.upper()
     weights = _first_group(quantization)
+    if not weights and format_ in ("", "dense"):
+        return ""  # the cache alone is quantised
     bits = weight_bits(quantization) if weights else 8
     if weights.get("type") == "float" or "float" in format_:
         return f"FP{bits}"

@@ -55,7 +55,7 @@ class Adapter:
     size: int
     digest: str
     modified: datetime
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] = ()
     trouble: str = ""
     mergeable: bool = True
 

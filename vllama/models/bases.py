@@ -63,7 +63,7 @@ def _steps(wanted: str, known: list[tuple[ModelName, str]], strict: bool) -> Ite
     key = parse(wanted).key if is_valid(wanted) else ""
     yield [model for model in models if model.name and model.name.key == key][:1]
     yield [model for model in models if _identity(model.source) == _identity(wanted)]
-    if (folder := Path(wanted).expanduser()).is_dir():
+    if folder := _folder(wanted):
         yield [Base(None, str(folder.absolute()))]
     if strict:
         return
@@ -85,8 +85,16 @@ def _identity(source: str) -> str:
     named = name_from_source(source)
     if "/" in named:
         return named.lower()
-    path = Path(source).expanduser()
-    return str(path.resolve()) if path.is_dir() else source.lower()
+    folder = _folder(source)
+    return str(folder.resolve()) if folder else source.lower()
+
+
+def _folder(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # too long, or of an unknown user
+        return None
 
 
 def _last_part(source: str) -> str:

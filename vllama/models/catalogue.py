@@ -1,16 +1,16 @@
 """The models that can be asked for, by name: those that the server was started with, and those found on the disk."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from vllama.errors import ConfigError
 from vllama.models.model import Model as Model
 from vllama.models.names import ModelName
 
-Find = Callable[[ModelName], Model | None]
-Shelf = Callable[[Find], Iterable[Model]]
-"""Lists what lies somewhere on the disk. It is given a way to find the models before its own, for adapters' bases."""
+Shelf = Callable[[Mapping[str, Model]], Iterable[Model]]
+"""Lists what lies somewhere on the disk. It is given the models before its own by the keys of their names."""
 
 
 class Catalogue:
@@ -62,11 +62,8 @@ class Catalogue:
         """Look again at what the disk holds. Blocks: a thread's work."""
         with self._refreshing:
             found: dict[str, Model] = {}
-
-            def find(name: ModelName) -> Model | None:
-                return self._models.get(name.key) or found.get(name.key)
-
+            known = ChainMap(self._models, found)
             for shelf in self._shelves:
-                for model in shelf(find):
+                for model in shelf(known):
                     found.setdefault(model.name.key, model)
             self._found = found

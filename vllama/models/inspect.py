@@ -10,7 +10,7 @@ from typing import Any
 
 from vllama.engine.parsers import Parsers, choose_parsers
 from vllama.errors import ConfigError
-from vllama.models import _config, _quantization, _template
+from vllama.models import _config, _quantization, _sampling, _template
 from vllama.models._files import read_json, read_json_list, read_tokens, require_config
 from vllama.models._folders import refuse_other_folders
 from vllama.models._safetensors import Tensor, WeightFile, weight_files
@@ -25,6 +25,7 @@ _SENTENCE_CONFIGS = ("sentence_bert_config.json", "sentence_roberta_config.json"
 _LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
 _MISTRAL_TOKENIZER = "tekken.json"
 _LONGEST_LICENCE = 200_000
+_CAPABILITIES = ("completion", "tools", "insert", "vision", "embedding", "audio", "thinking")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Checkpoint:
     """A model folder. Numbers that its config does not tell are None.
 
     chats: whether vLLM can render a conversation for it: by its chat_template, or by code of its own.
-    fim_format: how it is asked to fill in the middle of a text, None where it cannot.
+    fim_format: how it is asked to fill in the middle of a text, None where it cannot. parameters: how its makers would
+    have it sampled, by Ollama's names.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Checkpoint:
     chat_template: str | None
     chats: bool
     fim_format: str | None
+    parameters: Mapping[str, Any]
     license: str | None
     size: int
     digest: str
@@ -120,6 +123,7 @@ def _inspect(path: Path) -> Checkpoint:
         chat_template=_template.default_template(templates),
         chats=bool(templates) or (path / _MISTRAL_TOKENIZER).is_file() or parsers != Parsers(),
         fim_format=fim,
+        parameters=_sampling.sampling_defaults(read_json(path / "generation_config.json")),
         license=_license(path),
         size=sum(file.stat().st_size for file in counted),
         digest=_digest(path, counted, weights),
@@ -131,6 +135,24 @@ def _inspect(path: Path) -> Checkpoint:
 def read_tensors(checkpoint: Checkpoint) -> list[Tensor]:
     """What the headers of its weight files list; none for pickled files. Raises ConfigError as `inspect` does."""
     return [tensor for file in weight_files(checkpoint.path) for tensor in file.tensors]
+
+
+def capabilities_with(checkpoint: Checkpoint, template: str) -> tuple[str, ...]:
+    """What the model can do where this chat template stands in place of its own.
+
+    The engine serves it under any template, and reads what it writes with the parsers that the checkpoint's own asks
+    for: tools in another notation, or thinking between other marks, would not be found.
+    """
+    written = choose_parsers(checkpoint.config, template)
+    read = checkpoint.parsers
+    takes_tools = "tools" in _template.variables(template) and written.tool_call in (None, read.tool_call)
+    has = {
+        "tools": takes_tools and read.tool_call is not None,
+        "thinking": written.reasoning is not None and written.reasoning == read.reasoning,
+    }
+    own = {name: True for name in checkpoint.capabilities if name not in has}
+    has = {name: present and "completion" in own for name, present in has.items()} | own
+    return tuple(name for name in _CAPABILITIES if has.get(name))
 
 
 def _model_type(config: Mapping[str, Any], architecture: str) -> str:
@@ -166,7 +188,7 @@ def _capabilities(
         or bool(_config.part(config, "audio_config", "audio_encoder", "audio_processor", "audio_tower")),
         "thinking": completes and parsers.reasoning is not None,
     }
-    return tuple(name for name, present in has.items() if present)
+    return tuple(name for name in _CAPABILITIES if has[name])
 
 
 def _generates(architecture: str) -> bool:

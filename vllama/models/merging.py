@@ -1,7 +1,6 @@
 """Which adapter is merged into which folder's weights, and the model that comes of it."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,17 +13,16 @@ from vllama.models.sources import Inspector, adapter_model, read_lora
 from vllama.models.store import Manifest, Origin, Store
 
 
-def find_adapter(argument: str, catalogue: Catalogue, configured: Sequence[str]) -> Model:
+def find_adapter(argument: str, catalogue: Catalogue) -> Model:
     """The adapter that is meant, whether it can be served or not.
 
-    argument: its name, or `NAME=FOLDER[@BASE]`. configured: more of the latter, from the settings. Raises ConfigError.
+    argument: its name, or `NAME=FOLDER[@BASE]`. Raises ConfigError.
     """
     name = read_name(argument.partition("=")[0])
-    entries = [argument] if "=" in argument else [entry for entry in configured if read_lora(entry)[0].key == name.key]
-    if entries:
-        _, path, base = read_lora(entries[0])
+    if "=" in argument:
+        _, path, base = read_lora(argument)
         inspector = Inspector()
-        return adapter_model(name, inspector.adapter(path), base, catalogue.find, inspector)
+        return adapter_model(name, inspector.adapter(path), base, catalogue, inspector)
     model = catalogue.find(name)
     if model is None:
         raise ConfigError(f"model '{argument}' not found", f"write `vllama merge {argument}=FOLDER@BASE`")

@@ -1,12 +1,15 @@
 """A model, as far as it is known."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
+from typing import Any
 
 from vllama.errors import VllamaError
 from vllama.models.adapters import Adapter
-from vllama.models.inspect import Checkpoint
+from vllama.models.inspect import Checkpoint, capabilities_with
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import ModelName
 from vllama.models.store import Stored
@@ -40,10 +43,13 @@ class Model:
         """Equal for the models that one engine serves, whatever goes with their weights."""
         return self.source
 
-    @property
+    @cached_property
     def capabilities(self) -> tuple[str, ...]:
         """As clients are told; of a model of which nothing is known, what most can."""
-        return self.checkpoint.capabilities if self.checkpoint else ("completion", "tools")
+        if self.checkpoint is None:
+            return ("completion", "tools")
+        template = self.modelfile.template
+        return capabilities_with(self.checkpoint, template) if template else self.checkpoint.capabilities
 
     def lacks(self, capability: str) -> bool:
         """Whether the model is known not to be able to do this."""
@@ -53,6 +59,11 @@ class Model:
     def templated(self) -> bool:
         """Whether the engine can be asked for chats. A model of which nothing is known is taken to have a template."""
         return self.checkpoint is None or self.checkpoint.chats or self.modelfile.template is not None
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Options by Ollama's names, below those of a request: the checkpoint's own, and the Modelfile's above them."""
+        return {**(self.checkpoint.parameters if self.checkpoint else {}), **self.modelfile.parameters}
 
     @property
     def size(self) -> int:

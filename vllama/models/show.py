@@ -29,9 +29,9 @@ def description(
     if system:
         model = replace(model, modelfile=replace(model.modelfile, system=system))
     shown = {
-        "license": model.checkpoint.license if model.checkpoint else None,
+        "license": "\n".join(licences(model)),
         "modelfile": modelfile_text(model, options or {}),
-        "parameters": parameters_text(model.modelfile.parameters),
+        "parameters": parameters_text(model.parameters),
         "template": _template(model) or (_NO_TEMPLATE if model.checkpoint else None),
         "system": model.modelfile.system,
         "details": details(model, lengths=False),
@@ -40,6 +40,7 @@ def description(
         "tensors": [{"name": one.name, "type": one.dtype, "shape": one.shape} for one in tensors],
         "capabilities": model.capabilities,
         "modified_at": modified.isoformat(),
+        "requires": model.modelfile.requires,
     }
     return {key: value for key, value in shown.items() if value}
 
@@ -48,7 +49,7 @@ def details(model: Model, *, lengths: bool) -> dict[str, Any]:
     """`details` of /api/tags; /api/show and /api/ps leave the two lengths out."""
     checkpoint = model.checkpoint
     shown: dict[str, Any] = {
-        "parent_model": "",
+        "parent_model": model.parent,
         "format": checkpoint.format if checkpoint else "",
         "family": checkpoint.model_type if checkpoint else "",
         "families": checkpoint.families if checkpoint else None,
@@ -60,6 +61,13 @@ def details(model: Model, *, lengths: bool) -> dict[str, Any]:
         "embedding_length": checkpoint.embedding_length if checkpoint else None,
     }
     return shown | {key: value for key, value in known.items() if lengths and value}
+
+
+def licences(model: Model) -> tuple[str, ...]:
+    """The Modelfile's, and the checkpoint's behind them where it is not one of them."""
+    own = model.modelfile.license
+    inherited = model.checkpoint.license if model.checkpoint else None
+    return (*own, inherited) if inherited and inherited not in own else own
 
 
 def model_info(model: Model) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vllama import demo
 from vllama.errors import ConfigError, VllamaError
 from vllama.models import hub
-from vllama.models.adapters import Adapter, inspect_adapter, is_adapter
-from vllama.models.catalogue import Find
+from vllama.models._folders import Kind
+from vllama.models.adapters import Adapter, inspect_adapter, is_adapter, refusal
+from vllama.models.bases import Base, base_of
+from vllama.models.catalogue import Shelf
+from vllama.models.checkpoints import Checkpoints
+from vllama.models.fit import check_fit
 from vllama.models.inspect import Checkpoint, inspect
 from vllama.models.model import Model
 from vllama.models.names import InvalidName, ModelName, name_from_source, parse, parse_model_argument
@@ -27,6 +31,7 @@ class Inspector:
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[_Stamp, Checkpoint | Adapter | VllamaError]] = {}
+        self._fits: dict[tuple[str, str, str], VllamaError | None] = {}
 
     def checkpoint(self, path: Path) -> Checkpoint:
         """Raises ConfigError where the folder is none."""
@@ -39,6 +44,18 @@ class Inspector:
         found = self._look(path, inspect_adapter)
         assert isinstance(found, Adapter)
         return found
+
+    def misfit(self, adapter: Adapter, name: str, base: Checkpoint) -> VllamaError | None:
+        """Why the adapter of that name does not fit this base, None where nothing speaks against it."""
+        key = (adapter.digest, base.digest, name)
+        if key not in self._fits:
+            try:
+                check_fit(adapter, name, base)
+            except VllamaError as error:
+                self._fits[key] = error
+            else:
+                self._fits[key] = None
+        return self._fits[key]
 
     def _look(self, path: Path, read: Callable[[Path], Checkpoint | Adapter]) -> Checkpoint | Adapter:
         stamp = _stamp(path)
@@ -66,7 +83,7 @@ def _stamp(path: Path) -> _Stamp:
 def read_models(arguments: Sequence[str], adapters: Sequence[str], inspector: Inspector) -> list[Model]:
     """What `--model` and `--lora` arguments name; the built-in models where there is no `--model`.
 
-    Raises ConfigError for a source that cannot be served, with the reason.
+    Raises ConfigError for a source that is no model, with the reason. An adapter that cannot be served has its fault.
     """
     given = [read_lora(argument) for argument in adapters]
     models = []
@@ -75,39 +92,41 @@ def read_models(arguments: Sequence[str], adapters: Sequence[str], inspector: In
             given.append((name, path, ""))
         else:
             models.append(_from_source(name, source, path, inspector))
-    known = {model.name.key: model for model in models}
-
-    def find(name: ModelName) -> Model | None:
-        return known.get(name.key)
-
     for name, path, base in given:
-        model = adapter_model(name, inspector.adapter(path), base, find, inspector)
-        if model.fault is not None:
-            raise model.fault
-        models.append(model)
+        models.append(adapter_model(name, inspector.adapter(path), base, models, inspector))
     return models
 
 
-def stored_models(store: Store, inspector: Inspector) -> Callable[[Find], Iterable[Model]]:
+def stored_models(store: Store, inspector: Inspector) -> Shelf:
     """A shelf of the models that manifests describe: those with weights of their own first, as adapters need them."""
 
-    def shelf(find: Find) -> Iterator[Model]:
-        known: dict[str, Model] = {}
-
-        def find_base(name: ModelName) -> Model | None:
-            return find(name) or known.get(name.key)
-
+    def shelf(known: Mapping[str, Model]) -> Iterator[Model]:
         for stored in sorted(store, key=lambda stored: stored.manifest.weights is None):
-            known[stored.name.key] = model = _from_manifest(stored, store, find_base, inspector)
-            yield model
+            yield _from_manifest(stored, store, known, inspector)
 
     return shelf
 
 
-def cached_models(inspector: Inspector, taken: Callable[[], Iterable[str]]) -> Callable[[Find], Iterable[Model]]:
+def trained_models(folders: Sequence[Path], inspector: Inspector) -> Shelf:
+    """A shelf of what training has left in these folders."""
+    checkpoints = Checkpoints(folders)
+
+    def shelf(known: Mapping[str, Model]) -> Iterator[Model]:
+        for trained in checkpoints.scan(_bases(known.values())):
+            with contextlib.suppress(VllamaError):  # it changed meanwhile: the next look will tell
+                if trained.kind is Kind.ADAPTER:
+                    adapter = inspector.adapter(trained.path)
+                    yield adapter_model(trained.name, adapter, "", known.values(), inspector)
+                else:
+                    yield _from_source(trained.name, str(trained.path), trained.path, inspector)
+
+    return shelf
+
+
+def cached_models(inspector: Inspector, taken: Callable[[], Iterable[str]]) -> Shelf:
     """A shelf of what the Hugging Face cache holds and vLLM can serve. taken: repositories that have a name already."""
 
-    def shelf(find: Find) -> Iterator[Model]:
+    def shelf(known: Mapping[str, Model]) -> Iterator[Model]:
         named = {repository.lower() for repository in taken()}
         for repository, path in hub.cached_repositories():
             if repository.lower() in named:
@@ -115,7 +134,7 @@ def cached_models(inspector: Inspector, taken: Callable[[], Iterable[str]]) -> C
             try:
                 name = parse(name_from_source(repository))
                 if is_adapter(path):
-                    model = adapter_model(name, inspector.adapter(path), "", find, inspector)
+                    model = adapter_model(name, inspector.adapter(path), "", known.values(), inspector)
                 else:
                     model = _from_source(name, repository, path, inspector)
             except (VllamaError, InvalidName):
@@ -126,21 +145,21 @@ def cached_models(inspector: Inspector, taken: Callable[[], Iterable[str]]) -> C
     return shelf
 
 
-def adapter_model(name: ModelName, adapter: Adapter, base: str, find: Find, inspector: Inspector) -> Model:
+def adapter_model(name: ModelName, adapter: Adapter, base: str, known: Iterable[Model], inspector: Inspector) -> Model:
     """A LoRA adapter on its base. base: how the base was named, "" to take the adapter's own word.
 
     What stands in the way of serving it becomes the model's fault.
     """
+    models = list(known)
     model = Model(name, source="", engine_name=f"adapter-{adapter.digest[:16]}", adapter=adapter)
     try:
-        weights = _find_base(name, adapter, base, find, inspector)
+        found = base_of(adapter, name.short, _bases(models), base)
+        weights = _weights_of(found, models, inspector)
     except VllamaError as error:
         return replace(model, fault=error)
-    fault = None
-    if adapter.trouble:
-        fault = ConfigError(
-            f"{name.short} cannot be served as an adapter: {adapter.trouble}", f"run `vllama merge {name.short}`"
-        )
+    fault: VllamaError | None = refusal(adapter, name.short)
+    if fault is None and weights.checkpoint is not None:
+        fault = inspector.misfit(adapter, name.short, weights.checkpoint)
     return replace(model, source=weights.source, checkpoint=weights.checkpoint, parent=weights.name.short, fault=fault)
 
 
@@ -156,7 +175,7 @@ def origin_of(model: Model) -> Origin:
     return Origin("folder", model.source)
 
 
-def _from_manifest(stored: Stored, store: Store, find: Find, inspector: Inspector) -> Model:
+def _from_manifest(stored: Stored, store: Store, known: Mapping[str, Model], inspector: Inspector) -> Model:
     manifest = stored.manifest
     model = Model(stored.name, source="", engine_name=stored.name.short)
     try:
@@ -170,7 +189,7 @@ def _from_manifest(stored: Stored, store: Store, find: Find, inspector: Inspecto
                     f"the adapter {manifest.adapter.name} is not on this machine any more",
                     f"pull {stored.name.short} again",
                 )
-            model = adapter_model(stored.name, inspector.adapter(path), manifest.base, find, inspector)
+            model = adapter_model(stored.name, inspector.adapter(path), manifest.base, known.values(), inspector)
     except VllamaError as error:
         model = replace(model, fault=error)
     return replace(model, modelfile=manifest.modelfile, stored=stored, parent=manifest.parent or model.parent)
@@ -198,21 +217,16 @@ def _from_source(name: ModelName, source: str, path: Path | None, inspector: Ins
     )
 
 
-def _find_base(name: ModelName, adapter: Adapter, base: str, find: Find, inspector: Inspector) -> Model:
-    wanted = base or adapter.base
-    with contextlib.suppress(InvalidName):
-        if wanted and (model := find(parse(wanted))) is not None and model.adapter is None:
-            return model
-    if wanted in BUILT_IN:
-        return _from_source(parse(wanted), str(BUILT_IN[wanted]), BUILT_IN[wanted], inspector)
-    if not wanted or (not hub.is_hub_id(wanted) and not Path(wanted).is_dir()):
-        raise ConfigError(
-            f"the base of the adapter {name.short} is not known"
-            + (f": it was trained on {wanted}, which is not here" if wanted else ""),
-            f"name it: --lora {name.short}={adapter.path}@BASE, or run `vllama merge {name.short}`",
-        )
-    path = _folder(wanted)
-    return _from_source(parse(name_from_source(wanted)), wanted, path, inspector)
+def _bases(models: Iterable[Model]) -> list[tuple[ModelName, str]]:
+    """What may be an adapter's base: whole models, and those of the package."""
+    whole = [(model.name, model.source) for model in models if model.adapter is None and model.source]
+    return whole + [(parse(name), str(path)) for name, path in BUILT_IN.items() if not is_adapter(path)]
+
+
+def _weights_of(base: Base, models: Iterable[Model], inspector: Inspector) -> Model:
+    found = (model for model in models if model.source == base.source and model.adapter is None and base.name)
+    name = base.name or parse(name_from_source(base.source))
+    return next(found, None) or _from_source(name, base.source, _folder(base.source), inspector)
 
 
 def _read_argument(argument: str) -> tuple[ModelName, str]:

@@ -12,12 +12,11 @@ from vllama.errors import ApiError
 from vllama.framing import until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._edge import gateway_of
+from vllama.routes._engine import Line
 from vllama.routes._failures import engine_failures, refusal
 from vllama.translate.duration import parse_keep_alive
 
 T = TypeVar("T")
-
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,8 @@ async def ask(request: Request, question: Question, type_: type[T]) -> tuple[T, 
 async def _ask(request: Request, question: Question) -> tuple[bytes, int]:
     async with gateway_of(request).scheduler.acquire(question.model, question.keep_alive) as lease:
         loaded = time.monotonic_ns()
-        body = _encode({**question.body, "model": lease.model.engine_name})
         with engine_failures():
-            async with lease.client.request("POST", question.path, body) as response:
+            async with Line(gateway_of(request), lease).post(question.path, question.body) as response:
                 data = await response.read()
     if response.status != 200:
         raise refusal(response.status, data, wanted=question.wanted, action=question.action)

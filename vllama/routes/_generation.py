@@ -17,9 +17,9 @@ from vllama.errors import ApiError
 from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._edge import gateway_of, timestamp
+from vllama.routes._engine import Line
 from vllama.routes._failures import broken_off, engine_failures, refusal
 from vllama.routes._prompt import Prepared, prepare, render
-from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import failure_text
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
 from vllama.translate.request import EngineRequest
@@ -78,13 +78,13 @@ async def answer(exchange: Exchange) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def _lease(exchange: Exchange) -> AsyncIterator[Lease]:
+async def _line(exchange: Exchange) -> AsyncIterator[Line]:
     """The engine. Raises ApiError where it is gone, or says what cannot be read."""
-    scheduler = gateway_of(exchange.request).scheduler
-    async with scheduler.acquire(exchange.model, exchange.keep_alive) as lease:
+    gateway = gateway_of(exchange.request)
+    async with gateway.scheduler.acquire(exchange.model, exchange.keep_alive) as lease:
         exchange.loaded = time.monotonic_ns()
         with engine_failures():
-            yield lease
+            yield Line(gateway, lease)
 
 
 @contextlib.asynccontextmanager
@@ -93,10 +93,9 @@ async def _engine_reply(exchange: Exchange) -> AsyncIterator[tuple[EngineRespons
 
     Raises ApiError where the engine refuses, or is gone.
     """
-    async with _lease(exchange) as lease:
-        asked = await prepare(lease, exchange.translate(lease.model))
-        data = _encode(asked.body | {"model": lease.model.engine_name})
-        async with lease.client.request("POST", asked.path, data) as response:
+    async with _line(exchange) as line:
+        asked = await prepare(line, exchange.translate(line.lease.model))
+        async with line.post(asked.path, asked.body) as response:
             if response.status != 200:
                 action = exchange.request.url.path.rpartition("/")[2]
                 raise refusal(response.status, await response.read(), wanted=exchange.wanted, action=action)
@@ -109,8 +108,8 @@ def _reply_to(exchange: Exchange, asked: Prepared) -> Reply:
 
 
 async def _rendered(exchange: Exchange) -> Response:
-    async with _lease(exchange) as lease:
-        text, images = await render(lease, exchange.translate(lease.model))
+    async with _line(exchange) as line:
+        text, images = await render(line, exchange.translate(line.lease.model))
     info = {"rendered_template": text} | ({"image_count": images} if images else {})
     head = {"model": exchange.wanted, "created_at": timestamp(), **exchange.shape.rendered, "done": False}
     return JSONResponse(head | {"_debug_info": info})

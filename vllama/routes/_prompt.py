@@ -1,13 +1,13 @@
 """What has to be known of a prompt's tokens before the engine is asked: does it fit, what precedes it, how it reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
 from vllama.errors import ApiError
-from vllama.scheduling.scheduler import Lease
+from vllama.routes._engine import Line
 from vllama.translate.failure import CONTEXT_EXCEEDED, failure_text
 from vllama.translate.history import (
     IMAGE_TOKENS,
@@ -47,14 +47,14 @@ class Prepared:
     thinking_begun: bool = False
 
 
-async def prepare(lease: Lease, asked: EngineRequest) -> Prepared:
+async def prepare(line: Line, asked: EngineRequest) -> Prepared:
     """The request as this engine can take it: cut to its context, or going on from an earlier one.
 
     Raises ApiError 400 where the prompt is too long and may not be, or cannot be, shortened.
     """
     if not asked.context:
-        return Prepared(asked.path, await _fit(lease, asked))
-    rendered = await _tokens(lease, asked, strings=True)
+        return Prepared(asked.path, await _fit(line, asked))
+    rendered = await _tokens(line, asked, strings=True)
     strings = rendered.token_strs or []
     new = rendered.tokens[1:] if strings[:1] and strings[0] in _BEGINNINGS else rendered.tokens
     body = {name: value for name, value in asked.body.items() if name not in _CHAT_ONLY}
@@ -64,81 +64,96 @@ async def prepare(lease: Lease, asked: EngineRequest) -> Prepared:
         COMPLETION_PATH, body | {"prompt": [*asked.context, *new]}, num_ctx=asked.num_ctx, truncate=asked.truncate
     )
     return Prepared(
-        COMPLETION_PATH, await _fit(lease, following), context=True, thinking_begun="<think>" in strings[-2:]
+        COMPLETION_PATH, await _fit(line, following), context=True, thinking_begun="<think>" in strings[-2:]
     )
 
 
-async def render(lease: Lease, asked: EngineRequest) -> tuple[str, int]:
+async def render(line: Line, asked: EngineRequest) -> tuple[str, int]:
     """The prompt as the model sees it, and how many images go with it."""
     if asked.path == COMPLETION_PATH:
         return asked.body["prompt"], 0
-    rendered = await _tokens(lease, asked)
-    text = await _post(lease, "/detokenize", {"tokens": [*asked.context, *rendered.tokens]}, EngineText)
+    rendered = await _tokens(line, asked)
+    text = await _post(line, "/detokenize", {"tokens": [*asked.context, *rendered.tokens]}, EngineText)
     return text.prompt, media_count(asked.body["messages"])
 
 
-async def _fit(lease: Lease, asked: EngineRequest) -> dict[str, Any]:
+async def capped(line: Line, asked: EngineRequest, prompt: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The body with no more to generate than the model's own `num_ctx` leaves; nothing of the prompt is dropped.
+
+    prompt: what of the body is counted, where the engine's chats are told it in other words. Raises ApiError 400 where
+    the prompt alone is too long.
+    """
+    length = line.lease.context_length
+    if asked.num_ctx is None or (length is not None and asked.num_ctx >= length):
+        return asked.body
+    counted = prompt or asked.body
+    path = CHAT_PATH if "messages" in counted else COMPLETION_PATH
+    fitted = await _fit(line, EngineRequest(path, dict(counted), asked.num_ctx, truncate=False))
+    return asked.body | {"max_tokens": fitted["max_tokens"]}
+
+
+async def _fit(line: Line, asked: EngineRequest) -> dict[str, Any]:
     """The body with `max_tokens` set, and a prompt that leaves room for a reply.
 
     Where it is certain without counting that all fits, nothing is counted. vLLM itself lowers `max_tokens` to what the
     prompt leaves of its own context, though not to what it leaves of the client's `num_ctx`.
     """
-    limit = min(length for length in (asked.num_ctx, lease.context_length, 2**31) if length)
+    limit = min(length for length in (asked.num_ctx, line.lease.context_length, 2**31) if length)
     if limit == 2**31:
         return asked.body
     wanted = asked.body.get("max_tokens")
-    capped = limit != lease.context_length
+    capped = limit != line.lease.context_length
     room = reply_room(limit, wanted)
     at_most = most_tokens(asked.body)
     if at_most + room <= limit and not (capped and at_most + (wanted or limit) > limit):
         return asked.body | {"max_tokens": min(wanted or limit, limit)}
     try:
-        body, count = await _shorten(lease, asked, limit, room)
+        body, count = await _shorten(line, asked, limit, room)
     except _NoTokenizerError:
         return asked.body | {"max_tokens": min(wanted or limit, limit)}
     left = max(1, limit - count) if capped else limit
     return body | {"max_tokens": min(wanted or left, left)}
 
 
-async def _shorten(lease: Lease, asked: EngineRequest, limit: int, room: int) -> tuple[dict[str, Any], int]:
+async def _shorten(line: Line, asked: EngineRequest, limit: int, room: int) -> tuple[dict[str, Any], int]:
     """The body with as much of the prompt as fits, and how many tokens that is."""
     body = asked.body
-    count = await _count(lease, asked, body.get("messages"))
+    count = await _count(line, asked, body.get("messages"))
     if count > limit - room and asked.truncate:
         if asked.path == COMPLETION_PATH:
             count = min(count, limit - room)
             body = body | {"truncate_prompt_tokens": limit - room, "truncation_side": "left"}
         else:
-            messages, count = await _without_oldest(lease, asked, limit - room)
+            messages, count = await _without_oldest(line, asked, limit - room)
             body = body | {"messages": messages}
     if count >= limit:
         raise ApiError(400, CONTEXT_EXCEEDED)
     return body, count
 
 
-async def _without_oldest(lease: Lease, asked: EngineRequest, most: int) -> tuple[list[EngineMessage], int]:
+async def _without_oldest(line: Line, asked: EngineRequest, most: int) -> tuple[list[EngineMessage], int]:
     """The longest end of the conversation that has at most `most` tokens; its last message always stays."""
     messages: list[EngineMessage] = asked.body["messages"]
     counts: dict[int, int] = {}
     low, high = 0, len(messages) - 1
     while low < high:
         middle = (low + high) // 2
-        counts[middle] = await _count(lease, asked, shortened(messages, middle))
+        counts[middle] = await _count(line, asked, shortened(messages, middle))
         if counts[middle] <= most:
             high = middle
         else:
             low = middle + 1
     kept = shortened(messages, low)
-    return kept, counts[low] if low in counts else await _count(lease, asked, kept)
+    return kept, counts[low] if low in counts else await _count(line, asked, kept)
 
 
-async def _count(lease: Lease, asked: EngineRequest, messages: Sequence[EngineMessage] | None) -> int:
-    rendered = await _tokens(lease, asked, messages)
+async def _count(line: Line, asked: EngineRequest, messages: Sequence[EngineMessage] | None) -> int:
+    rendered = await _tokens(line, asked, messages)
     return rendered.count + media_count(messages or ()) * IMAGE_TOKENS
 
 
 async def _tokens(
-    lease: Lease, asked: EngineRequest, messages: Sequence[EngineMessage] | None = None, *, strings: bool = False
+    line: Line, asked: EngineRequest, messages: Sequence[EngineMessage] | None = None, *, strings: bool = False
 ) -> EngineTokens:
     body: dict[str, Any] = {"return_token_strs": True} if strings else {}
     if asked.path == CHAT_PATH:
@@ -148,12 +163,11 @@ async def _tokens(
         return EngineTokens(len(prompt), prompt)
     else:
         body["prompt"] = prompt
-    return await _post(lease, "/tokenize", body, EngineTokens)
+    return await _post(line, "/tokenize", body, EngineTokens)
 
 
-async def _post(lease: Lease, path: str, body: dict[str, Any], type_: type[T]) -> T:
-    data = msgspec.json.encode(body | {"model": lease.model.engine_name})
-    async with lease.client.request("POST", path, data) as response:
+async def _post(line: Line, path: str, body: dict[str, Any], type_: type[T]) -> T:
+    async with line.post(path, body) as response:
         answer = await response.read()
         if response.status in (404, 405):
             raise _NoTokenizerError(

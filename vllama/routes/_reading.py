@@ -13,6 +13,7 @@ from starlette.requests import Request
 from vllama.bodies import read_within
 from vllama.errors import ApiError
 from vllama.routes._edge import gateway_of
+from vllama.routes._engine import refuse_templates
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -22,7 +23,7 @@ Fields = dict[str, Raw]
 _CAPITAL_KEY = re.compile(rb'"([a-z_]*[A-Z][A-Za-z_]*)"\s*:')
 _JSON_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
-_NULL = Raw(b"null")
+NULL = Raw(b"null")
 
 _decode_fields = msgspec.json.Decoder(Fields).decode
 
@@ -105,11 +106,13 @@ def explain(error: msgspec.ValidationError) -> str:
 
 
 async def read_fields(request: Request) -> Fields:
-    """The members of the body. Raises ApiError 400 where it is no JSON object."""
+    """The members of the body. Raises ApiError 400 where it is no JSON object, or brings a chat template."""
     try:
-        return _fields(await read_bytes(request))
+        fields = _fields(await read_bytes(request))
     except NOT_JSON as error:
         raise ApiError(400, f"the request's body is not JSON: {error}") from None
+    refuse_templates(gateway_of(request), fields)
+    return fields
 
 
 async def read_request(request: Request, type_: type[T]) -> tuple[Fields, T]:
@@ -119,14 +122,16 @@ async def read_request(request: Request, type_: type[T]) -> tuple[Fields, T]:
     """
     body = await read_bytes(request)
     try:
-        return _members(body, type_)
+        fields, read = _members(body, type_)
     except NOT_JSON:
         # Halves of characters, and what follows the first value, are forgiven as Ollama forgives them.
-        return _members(_repaired(body), type_)
+        fields, read = _members(_repaired(body), type_)
+    refuse_templates(gateway_of(request), fields)
+    return fields, read
 
 
 def _members(body: bytes, type_: type[T]) -> tuple[Fields, T]:
-    fields = {name: value for name, value in _fields(body).items() if value != _NULL}
+    fields = {name: value for name, value in _fields(body).items() if value != NULL}
     try:
         return fields, msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:

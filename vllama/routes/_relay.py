@@ -3,11 +3,9 @@ model. Loading, naming and what goes wrong are the gateway's.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-import aiohttp
 import msgspec
 from msgspec import Raw
 from starlette.requests import Request
@@ -20,12 +18,10 @@ from vllama.errors import ApiError
 from vllama.framing import STOPPING, StreamResponse, until_client_leaves
 from vllama.models.catalogue import Model
 from vllama.routes._edge import gateway_of
+from vllama.routes._engine import Body, Line
 from vllama.routes._failures import engine_failures, refusal
-from vllama.routes._reading import NOT_JSON
-from vllama.scheduling.scheduler import Lease
+from vllama.routes._reading import NOT_JSON, NULL
 from vllama.translate.failure import failure_text
-
-_NULL = Raw(b"null")
 
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -55,7 +51,7 @@ class Handover:
     model: Model
     wanted: str
     path: str
-    body: Callable[[Lease], Mapping[str, Any] | aiohttp.FormData]
+    body: Callable[[Line], Awaitable[Body]]
     action: str = "this endpoint"
     rename: Callable[[bytes, bytes], bytes] = rename
     adapt: Callable[[bytes], bytes] | None = None
@@ -80,16 +76,11 @@ async def hand_over(request: Request, handover: Handover) -> Response:
 
 
 async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:
-    lease = await stack.enter_async_context(gateway_of(request).scheduler.acquire(handover.model))
-    body = handover.body(lease)
+    gateway = gateway_of(request)
+    line = Line(gateway, await stack.enter_async_context(gateway.scheduler.acquire(handover.model)))
     with engine_failures():
-        if isinstance(body, aiohttp.FormData):
-            form = body()
-            reply = lease.client.request("POST", handover.path, form, headers=form.headers)
-        else:
-            data = _encode({**body, "model": lease.model.engine_name})
-            reply = lease.client.request("POST", handover.path, data)
-        return await stack.enter_async_context(reply)
+        body = await handover.body(line)
+        return await stack.enter_async_context(line.post(handover.path, body))
 
 
 async def _relay_events(
@@ -133,7 +124,7 @@ def _adapted_block(block: bytes, handover: Handover, name: bytes) -> bytes:
 
 def _raise_error(data: bytes) -> None:
     try:
-        failed = _fields_decoder.decode(data).get("error", _NULL) != _NULL
+        failed = _fields_decoder.decode(data).get("error", NULL) != NULL
     except NOT_JSON:
         return
     if failed:

@@ -19,9 +19,10 @@ from vllama.models.catalogue import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import Question, ask
 from vllama.routes._edge import find_model, gateway_of, quote
+from vllama.routes._engine import Line
 from vllama.routes._failures import broken_off, engine_failures, refusal, unreadable
+from vllama.routes._prompt import capped
 from vllama.routes._reading import read_body
-from vllama.scheduling.scheduler import Lease
 from vllama.translate.anthropic import Asked, check_request, message_request, prompt
 from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
 from vllama.translate.failure import failure_text
@@ -33,7 +34,6 @@ from vllama.wire.openai import Completion
 _BUDGET = "thinking_token_budget"
 
 _decode = msgspec.json.Decoder(Completion).decode
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True)
@@ -151,17 +151,19 @@ async def _engine_reply(exchange: _Exchange) -> AsyncIterator[EngineResponse]:
 
     Raises ApiError where the engine refuses, is gone, or says what cannot be read.
     """
-    async with gateway_of(exchange.request).scheduler.acquire(exchange.model) as lease:
+    gateway = gateway_of(exchange.request)
+    async with gateway.scheduler.acquire(exchange.model) as lease:
         asked = exchange.translate(lease.model, lease.context_length)
-        body = asked.body | {"model": lease.model.engine_name}
         with engine_failures():
-            async with _post(lease, exchange, asked.path, body) as response:
+            line = Line(gateway, lease)
+            body = await capped(line, asked)
+            async with _post(line, exchange, asked.path, body) as response:
                 yield response
 
 
 @contextlib.asynccontextmanager
-async def _post(lease: Lease, exchange: _Exchange, path: str, body: Mapping[str, Any]) -> AsyncIterator[EngineResponse]:
-    async with lease.client.request("POST", path, _encode(body)) as response:
+async def _post(line: Line, exchange: _Exchange, path: str, body: Mapping[str, Any]) -> AsyncIterator[EngineResponse]:
+    async with line.post(path, body) as response:
         if response.status == 200:
             yield response
             return
@@ -169,7 +171,7 @@ async def _post(lease: Lease, exchange: _Exchange, path: str, body: Mapping[str,
     if response.status == 400 and _BUDGET in body and _BUDGET.encode() in data:
         # For some models, and servers without a reasoning parser, the engine can limit no thinking. It is only a wish.
         unlimited = {name: value for name, value in body.items() if name != _BUDGET}
-        async with _post(lease, exchange, path, unlimited) as response:
+        async with _post(line, exchange, path, unlimited) as response:
             yield response
         return
     raise refusal(response.status, data, wanted=exchange.wanted, action="chat")

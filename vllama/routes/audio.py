@@ -16,8 +16,8 @@ from vllama.errors import ApiError
 from vllama.models.catalogue import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._edge import find_model, gateway_of
+from vllama.routes._engine import Line
 from vllama.routes._relay import Handover, hand_over
-from vllama.scheduling.scheduler import Lease
 
 MAX_FIELD_BYTES = 2**20
 """Of a form's field that is no file."""
@@ -73,9 +73,9 @@ async def _hand_on(request: Request, form: FormData) -> Response:
     model = await find_model(request, wanted)
     check_abilities(model, {"audio"})
 
-    def engine_form(lease: Lease) -> aiohttp.FormData:
-        check_abilities(lease.model, {"audio"})
-        return _copy(form, lease.model)
+    async def engine_form(line: Line) -> aiohttp.FormData:
+        check_abilities(line.lease.model, {"audio"})
+        return _copy(form, line.lease.model)
 
     handover = Handover(model, wanted, request.url.path, engine_form, action="audio")
     reply = await hand_over(request, handover)

@@ -13,6 +13,7 @@ from vllama.models.catalogue import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import checked_keep_alive, load
 from vllama.routes._edge import find_model, gateway_of, quote
+from vllama.routes._engine import refuse_templates
 from vllama.routes._generation import CHAT, GENERATE, Exchange, Shape, answer, notice
 from vllama.routes._reading import read_body
 from vllama.translate.messages import check_images, media_abilities
@@ -23,6 +24,7 @@ from vllama.translate.request import (
     chat_request,
     check_think,
     check_top_logprobs,
+    client_template,
     generate_request,
 )
 from vllama.wire.ollama import ChatRequest, GenerateRequest, Inference
@@ -41,6 +43,8 @@ async def generate(request: Request) -> Response:
     _check_capabilities(body, model, "generate")
     check_abilities(model, ["insert"] if body.suffix else ())
     _check_options(request, body, model)
+
+    refuse_templates(gateway_of(request), client_template(body))
 
     def translate(model: Model) -> EngineRequest:
         return generate_request(body, Target.of(model))

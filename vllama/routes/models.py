@@ -68,7 +68,7 @@ def _tag(gateway: Gateway, model: Model) -> dict[str, Any]:
         "name": name,
         "model": name,
         "modified_at": modified(gateway.catalogue, model).isoformat(),
-        "size": model.checkpoint.size if model.checkpoint else 0,
+        "size": model.size,
         "digest": model.digest,
         "details": details(model, lengths=True),
     }
@@ -76,8 +76,7 @@ def _tag(gateway: Gateway, model: Model) -> dict[str, Any]:
 
 
 def _process(loaded: Loaded, now: datetime, *, on_gpu: bool) -> dict[str, Any]:
-    model = loaded.model
-    size = model.checkpoint.size if model.checkpoint else 0
+    model, size = loaded.model, loaded.size or loaded.model.size
     remaining = timedelta(seconds=min(loaded.remaining, _FOREVER.total_seconds()))
     return {
         "name": model.name.short,

@@ -16,16 +16,17 @@ from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Model
-from vllama.models.modelfile import Modelfile
 from vllama.models.names import InvalidName, parse
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import load
 from vllama.routes._conversation import converse
 from vllama.routes._edge import find_model, gateway_of, get, quote
+from vllama.routes._engine import Line
+from vllama.routes._prompt import capped
 from vllama.routes._reading import read_request
 from vllama.routes._relay import Handover, hand_over, rename
-from vllama.scheduling.scheduler import Lease
 from vllama.translate.openai import FINGERPRINT, NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
+from vllama.translate.request import COMPLETION_PATH, EngineRequest, Target
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest
 
 _FINGERPRINT = msgspec.Raw(msgspec.json.encode(FINGERPRINT))
@@ -67,7 +68,7 @@ async def chat(request: Request) -> Response:
 
 async def completions(request: Request) -> Response:
     fields, body = await read_request(request, CompletionRequest)
-    completion_body(fields, body, Modelfile(), None)  # says what is wrong before a model is loaded
+    completion_body(fields, body, Target(), None)  # says what is wrong before a model is loaded
     wanted = body.model or ""
     model = await find_model(request, wanted)
     if model.lacks("completion"):
@@ -76,12 +77,24 @@ async def completions(request: Request) -> Response:
     if not body.prompt and body.prompt_embeds is None:
         return await _load(request, model, body)
 
-    def engine_body(lease: Lease) -> dict[str, Any]:
-        return completion_body(fields, body, lease.model.modelfile, lease.context_length)
+    async def engine_body(line: Line) -> dict[str, Any]:
+        target = Target.of(line.lease.model)
+        asked = completion_body(fields, body, target, line.lease.context_length)
+        for prompt in _prompts(body.prompt) if asked.get("max_tokens") != 0 else ():
+            counted = EngineRequest(COMPLETION_PATH, asked, target.num_ctx)
+            asked = await capped(line, counted, asked | {"prompt": prompt})
+        return asked
 
     return await hand_over(
         request, Handover(model, wanted, request.url.path, engine_body, action="generate", rename=_sign)
     )
+
+
+def _prompts(prompt: Any) -> list[Any]:
+    """Each text, or each list of tokens, of which a request may bring several."""
+    if not prompt:
+        return []
+    return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
 
 
 def _sign(data: bytes, name: bytes) -> bytes:

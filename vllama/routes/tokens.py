@@ -12,7 +12,8 @@ from vllama.framing import JSONResponse
 from vllama.models.catalogue import Model
 from vllama.routes._ask import Question, ask, checked_keep_alive, durations
 from vllama.routes._edge import find_model
-from vllama.routes._reading import read_body, read_fields, text_field
+from vllama.routes._engine import Line
+from vllama.routes._reading import NULL, Fields, read_body, read_fields, text_field
 from vllama.routes._relay import Handover, hand_over
 from vllama.translate.request import RENDERED, Target, chat_request
 from vllama.wire.embed import DetokenizeRequest, EngineText, EngineTokens, TokenizeRequest
@@ -62,7 +63,13 @@ async def hand_through(request: Request) -> Response:
     body = await read_fields(request)
     wanted = text_field(body, "model")
     model = await find_model(request, wanted)
-    return await hand_over(request, Handover(model, wanted, request.url.path, lambda _lease: body, _ACTION))
+
+    async def engine_body(line: Line) -> Fields:
+        """A conversation is counted as it is put to the model: under the template of its Modelfile."""
+        template = Target.of(line.lease.model).template if "messages" in body else {}
+        return template | {name: value for name, value in body.items() if name not in template or value != NULL}
+
+    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, _ACTION))
 
 
 routes = [

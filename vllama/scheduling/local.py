@@ -65,7 +65,7 @@ class LocalScheduler:
         try:
             yield resident.lease(tenant)
         finally:
-            self._leave(tenant)
+            self._leave(resident, tenant)
 
     def unload(self, model: Model) -> None:
         for tenant in self._tenants_named(model):
@@ -102,7 +102,7 @@ class LocalScheduler:
                 self._waiters.remove(waiter)
                 self._withdrawn(waiter)
             elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
-                self._leave(waiter.granted.result()[1])  # granted and cancelled in one turn of the loop
+                self._leave(*waiter.granted.result())  # granted and cancelled in one turn of the loop
             raise
 
     def _withdrawn(self, waiter: _Waiter) -> None:
@@ -124,13 +124,17 @@ class LocalScheduler:
             tenant = resident.take_in(model)
         return tenant
 
-    def _leave(self, tenant: Tenant) -> None:
+    def _leave(self, resident: Resident, tenant: Tenant) -> None:
         tenant.users -= 1
         if tenant.users == 0:
             tenant.rest()
             if self._waiters:
                 self.serve()
-            self._mover.wake()
+                self._mover.wake()
+            elif resident.is_dead:
+                self._mover.wake()
+            else:
+                self._mover.wake_before(tenant.expires_at)
 
     def serve(self) -> None:
         """Let in all who can be, and begin what the others need that takes no room from anybody."""
@@ -145,9 +149,11 @@ class LocalScheduler:
             resident.settle()
 
     def _attend(self, waiter: _Waiter) -> None:
+        if waiter.granted.done():
+            return
         model = waiter.model
         resident = self._residents.get(model.weights) or self._call_for(model)
-        if resident.closed or resident.is_dead or waiter.granted.done():
+        if resident.closed or resident.is_dead:
             return
         tenant = self._tenant(resident, model)
         tenant.stay(waiter.keep_alive)
@@ -167,7 +173,7 @@ class LocalScheduler:
         try:
             resident.model = await self._engines.fetch(resident.model)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if _is_cancelled():
                 raise
             self.fail(resident, error)
         else:
@@ -221,7 +227,7 @@ class LocalScheduler:
             error = EngineError(
                 f"{model.name.short}, of rank {rank_of(model)}, cannot be loaded: its base model's engine takes"
                 f" {takes}",
-                "allow more with --max-lora-rank" if limits else "",
+                ("allow more with --max-lora-rank, or " if limits else "") + f"run `vllama merge {model.name.short}`",
             )
             self._adapter_moved(resident, model.engine_name, error)
 
@@ -259,9 +265,17 @@ class LocalScheduler:
         return [waiter.model for waiter in self._waiters]
 
     def fail(self, resident: Resident, error: BaseException) -> None:
-        """The resident is no more; tell all who wait for it why."""
-        self._residents.pop(resident.weights, None)
+        """Tell all who wait for the resident why they do so in vain."""
+        if resident.engine is None:
+            self._residents.pop(resident.weights, None)
         self._refuse_for(resident, error)
+
+    def succeed(self, resident: Resident) -> None:
+        """Its engine ended so that one that can do more takes its place."""
+        successor = self._residents.get(resident.weights) or self._call_for(resident.model)
+        for tenant in resident.tenants.values():
+            if tenant.pinned:
+                self._tenant(successor, tenant.asked)
 
     def _refuse_for(self, resident: Resident, error: BaseException, adapter: str | None = None) -> None:
         name = resident.model.name.short

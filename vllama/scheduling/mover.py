@@ -6,6 +6,7 @@ vLLM measures the free memory while it starts: what another engine takes or give
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from typing import Protocol
 
@@ -27,6 +28,7 @@ class Queue(Protocol):
     def serve(self) -> None: ...
     def place_all(self, resident: Resident) -> None: ...
     def fail(self, resident: Resident, error: BaseException) -> None: ...
+    def succeed(self, resident: Resident) -> None: ...
     def waited_for(self) -> list[Model]: ...
     def adapter_moved(self, resident: Resident) -> Changed: ...
 
@@ -44,6 +46,7 @@ class Mover:
         self._max_loaded = max_loaded
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._looks_again = math.inf  # by the loop's clock; inf as long as the mover does something
         self._draining = False
         self._closed = False
 
@@ -56,6 +59,11 @@ class Mover:
         self._changed.set()
         if self.is_resting and not self._closed:
             self._task = asyncio.create_task(self._move(), name="scheduler")
+
+    def wake_before(self, time: float) -> None:
+        """Look again at that time of the loop's clock, or earlier."""
+        if time < self._looks_again:
+            self.wake()
 
     def drain(self) -> None:
         """Give up what is being loaded."""
@@ -76,7 +84,10 @@ class Mover:
                 self._reopen()
             self._queue.serve()
             if (going := self._next_to_go()) is not None:
+                outgrown = going.outgrown
                 await self._remove(going)
+                if outgrown:
+                    self._queue.succeed(going)
             elif wanted is None or not await self._load(wanted):
                 await self._pause()
         await asyncio.gather(*map(self._remove, list(self._residents.values())))
@@ -90,11 +101,16 @@ class Mover:
         for resident in self._residents.values():
             if resident.is_ready:
                 resident.expire_some()
-        tenants = [tenant for resident in self._residents.values() for tenant in resident.tenants.values()]
-        left = [tenant.remaining for tenant in tenants if tenant.is_idle and not tenant.has_expired]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(left, default=_LONGEST_SLEEP_S)):
-                await self._changed.wait()
+        now = asyncio.get_running_loop().time()
+        tenants = (tenant for resident in self._residents.values() for tenant in resident.tenants.values())
+        expiries = (tenant.expires_at for tenant in tenants if not tenant.has_expired)
+        self._looks_again = min(expiries, default=math.inf)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(self._looks_again - now, _LONGEST_SLEEP_S)):
+                    await self._changed.wait()
+        finally:
+            self._looks_again = math.inf
 
     def _next_to_go(self) -> Resident | None:
         waited = {model.weights for model in self._queue.waited_for()}
@@ -130,12 +146,21 @@ class Mover:
             case Evict(victim):
                 await self._evict(victim)
             case Drain(victim):
-                victim.closed = True
+                return self._close(victim, resident)
             case None if resident.engine is not None:
                 await self._remove(resident)  # started anew, it may do with less
             case None:
                 self._queue.fail(resident, no_room(model, demand, free, others, self._max_loaded))
-        return not isinstance(step, Drain)
+        return True
+
+    def _close(self, victim: Resident, wanted: Resident) -> bool:
+        """Have the victim finish what it has, and what was asked of it before; whether that changed anything.
+
+        Those who wait for an adapter on it would otherwise soon have it loaded again.
+        """
+        was_closed, waited = victim.closed, [model.weights for model in self._queue.waited_for()]
+        victim.closed = victim.weights not in waited[: waited.index(wanted.weights)]
+        return was_closed and not victim.closed
 
     def _is_waited_for(self, resident: Resident) -> bool:
         return any(model.weights == resident.weights for model in self._queue.waited_for())
@@ -171,6 +196,7 @@ class Mover:
             logger.warning("%s: its engine did not wake up and is started anew: %s", name, failure)
             await self._remove(resident)
         else:
+            self._residents.pop(resident.weights)
             self._queue.fail(resident, failure)
 
     async def _finish(self, loading: "asyncio.Task[None]", resident: Resident) -> bool:

@@ -1,6 +1,7 @@
 """An engine in memory, or on its way there, and the names under which it is used."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -37,10 +38,15 @@ class Tenant:
     failed: bool = False
 
     @property
+    def expires_at(self) -> float:
+        """By the loop's clock, unless it is used before."""
+        return math.inf if self.idle_since is None else self.idle_since + self.keep_alive
+
+    @property
     def remaining(self) -> float:
         if self.idle_since is None:
             return self.keep_alive
-        return max(0.0, self.idle_since + self.keep_alive - asyncio.get_running_loop().time())
+        return max(0.0, self.expires_at - asyncio.get_running_loop().time())
 
     @property
     def is_idle(self) -> bool:
@@ -150,7 +156,7 @@ class Resident:
 
     def take_in(self, model: Model) -> Tenant:
         pinned = model.name.key in self.terms.pinned
-        keep_alive = float("inf") if pinned else self.terms.keep_alive
+        keep_alive = math.inf if pinned else self.terms.keep_alive
         tenant = self.tenants[_key(model)] = Tenant(model, self._known(model), keep_alive, pinned)
         return tenant
 

@@ -12,9 +12,9 @@ import msgspec
 
 from vllama.errors import ApiError
 from vllama.translate.anthropic_messages import EngineMessage, has_images, read_conversation
-from vllama.translate.openai import preamble
+from vllama.translate.openai import with_modelfile
 from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
-from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest, Target
+from vllama.translate.request import CHAT_PATH, COMPLETION_PATH, EngineRequest, Target, limit_of
 from vllama.wire.anthropic import MessagesRequest, Tool, ToolChoice
 
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
@@ -55,7 +55,7 @@ def check_request(request: MessagesRequest, *, counting: bool) -> Asked:
 def message_request(asked: Asked, target: Target, context_length: int | None) -> EngineRequest:
     """What the engine is asked for a message. Raises ApiError for options that Ollama refuses."""
     request = asked.request
-    options = check_options({**target.modelfile.parameters, **_options(request)})
+    options = check_options({**target.parameters, **_options(request)})
     body = sampling_parameters(options) | _response_format(request)
     if context_length is not None:  # of which the engine leaves what the prompt does not take
         body["max_tokens"] = min(body["max_tokens"], context_length)
@@ -64,29 +64,27 @@ def message_request(asked: Asked, target: Target, context_length: int | None) ->
         body |= {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     body |= prompt(asked, target)
     if not target.templated:
-        return EngineRequest(COMPLETION_PATH, body)
+        return EngineRequest(COMPLETION_PATH, body, limit_of(options), truncate=False)
     if "tools" in body:
         body |= asked.tool_choice
     if target.thinks and _thinking_enabled(asked):
         body |= _thinking_limits(request)
-    return EngineRequest(CHAT_PATH, body)
+    return EngineRequest(CHAT_PATH, body, limit_of(options), truncate=False)
 
 
 def prompt(asked: Asked, target: Target) -> dict[str, Any]:
     """All that decides which tokens the model sees, as the engine's chats and its `/tokenize` are told."""
-    messages = [*preamble(target.modelfile, asked.conversation), *asked.conversation]
+    messages = with_modelfile(target.modelfile, asked.conversation)
     if not target.templated:
         return {"prompt": "".join(_text(message) for message in messages)}
-    body: dict[str, Any] = {"messages": messages}
+    body: dict[str, Any] = {"messages": messages} | target.template
     # Where no tool may be used, a model that is told of none does not try to.
     if asked.tools and asked.tool_choice.get("tool_choice") != "none":
         body["tools"] = asked.tools
     if _is_prefilled(asked):
         body |= {"continue_final_message": True, "add_generation_prompt": False}
-    if target.thinks:
-        enabled = _thinking_enabled(asked)
-        # Templates differ in the variable's name; an unknown one is not read.
-        body["chat_template_kwargs"] = {"enable_thinking": enabled, "thinking": enabled}
+    if variables := target.variables(thinking=_thinking_enabled(asked)):
+        body["chat_template_kwargs"] = variables
     return body
 
 

@@ -11,13 +11,18 @@ CONTEXT_EXCEEDED = (
     "adjust the context length in settings, or use a model with a longer context length"
 )
 
+UNTRUSTED_TEMPLATE = (
+    "Chat template is passed with request, but --trust-request-chat-template is not set. "
+    "Refused request with untrusted chat template: leave it out, give a model this TEMPLATE in a Modelfile, "
+    "or start the server with `vllama serve … -- --trust-request-chat-template`"
+)
+
 _TOO_LONG = ("maximum context length", "longer than the maximum model length", "exceeds the max_model_len")
 
 _INABILITIES = {
     "chat template is no longer allowed": "the model has no chat template: use /v1/completions, or /api/generate",
     "suffix is only supported for models": "the model does not support insert",
-    "untrusted chat template": "template: this server renders no templates of its clients, unless it is started with "
-    "`vllama serve … -- --trust-request-chat-template`",
+    "untrusted chat template": UNTRUSTED_TEMPLATE,
     "is not a multimodal model": "the model does not support images or sound",
 }
 """What only the engine knows of a model of which the gateway knows nothing, or of how it was started."""

@@ -48,7 +48,7 @@ def without_media(messages: Sequence[EngineMessage]) -> list[EngineMessage]:
     return [message | {"content": _text(message["content"])} for message in messages]
 
 
-def _text(content: str | list[dict[str, Any]]) -> str:
-    if isinstance(content, str):
-        return content
+def _text(content: str | list[dict[str, Any]] | None) -> str:
+    if not isinstance(content, list):
+        return content or ""
     return "".join(part["text"] for part in content if part["type"] == "text")

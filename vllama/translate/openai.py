@@ -15,7 +15,7 @@ from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.openai_messages import Object, abilities, kind, read_messages
 from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
-from vllama.translate.request import check_top_logprobs
+from vllama.translate.request import Target, check_top_logprobs
 from vllama.translate.spacing import Trimmer
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest, Sampled
 
@@ -85,22 +85,22 @@ def read_chat(members: Mapping[str, Any], request: ChatRequest) -> Chat:
     )
 
 
-def chat_body(chat: Chat, modelfile: Modelfile, *, thinks: bool, context_length: int | None) -> Object:
-    """What the engine is asked, without `model`. thinks: the model can think, so it does unless the client objects."""
-    body = complete(chat.members, {**modelfile.parameters, **DEFAULTS, **chat.options}, context_length)
-    body["messages"] = [*preamble(modelfile, chat.messages), *chat.messages]
-    if thinks:
-        body["chat_template_kwargs"] = {**thinking_variables(chat.think), **chat.template_variables}
-        if isinstance(chat.think, str):
-            body["reasoning_effort"] = chat.think
+def chat_body(chat: Chat, target: Target, context_length: int | None) -> Object:
+    """What the engine is asked, without `model`. A model that can think does unless the client objects."""
+    body = target.template | complete(chat.members, {**target.parameters, **DEFAULTS, **chat.options}, context_length)
+    body["messages"] = with_modelfile(target.modelfile, chat.messages)
+    if variables := target.variables(thinking=chat.think is not False):
+        body["chat_template_kwargs"] = {**variables, **chat.template_variables}
+    if target.thinks and isinstance(chat.think, str):
+        body["reasoning_effort"] = chat.think
     return body
 
 
 def completion_body(
-    members: Mapping[str, Any], request: CompletionRequest, modelfile: Modelfile, context_length: int | None
+    members: Mapping[str, Any], request: CompletionRequest, target: Target, context_length: int | None
 ) -> Object:
     """What the engine is asked to continue: the bare prompt, to its end where the client gives no limit."""
-    options = {**modelfile.parameters, **DEFAULTS, **read_options(request, request.max_tokens)}
+    options = {**target.parameters, **DEFAULTS, **read_options(request, request.max_tokens)}
     dropped = {name for name, used in (("suffix", request.suffix), ("stream_options", request.stream)) if not used}
     body = complete({name: value for name, value in members.items() if name not in dropped}, options, context_length)
     if request.echo and request.max_tokens == 0:
@@ -138,17 +138,14 @@ def complete(members: Mapping[str, Any], options: Mapping[str, Any], context_len
     return {name: value for name, value in members.items() if name not in replaced} | sampling
 
 
-def preamble(modelfile: Modelfile, messages: Sequence[Object]) -> list[Object]:
-    """What a Modelfile puts before a conversation: its system text where there is none yet, and its messages."""
-    before = [{"role": role, "content": content} for role, content in modelfile.messages]
-    if modelfile.system and not (messages and messages[0].get("role") == "system"):
-        before.insert(0, {"role": "system", "content": modelfile.system})
-    return before
+def with_modelfile(modelfile: Modelfile, messages: Sequence[Object]) -> list[Object]:
+    """The conversation behind what a Modelfile puts before it: its system text where there is none yet, its messages.
 
-
-def thinking_variables(think: Think) -> Object:
-    """For chat templates, which differ in the variable's name; an unknown one is not read."""
-    return {"enable_thinking": think is not False, "thinking": think is not False}
+    A system text that the conversation begins with stays the first of all: many templates refuse another place.
+    """
+    own = 1 if messages and messages[0].get("role") == "system" else 0
+    system = [{"role": "system", "content": modelfile.system}] if modelfile.system and not own else messages[:own]
+    return [*system, *({"role": role, "content": content} for role, content in modelfile.messages), *messages[own:]]
 
 
 def _stop(value: Any) -> list[str] | None:

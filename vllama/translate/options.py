@@ -1,7 +1,7 @@
 """Ollama's `options` into vLLM's sampling parameters.
 
-Ollama's defaults are sent explicitly. What is neutral to it and to vLLM is left out: our own engines do not read the
-model's `generation_config.json`, which could say otherwise.
+Ollama's defaults are sent explicitly, below what a Modelfile and the model's `generation_config.json` say. What is
+neutral to it and to vLLM is left out: our own engines do not read that file, which could say otherwise.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Ollama's generate and chat requests into bodies for the engine's OpenAI routes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,22 +32,47 @@ class Target:
     """What is known of the model that a request is for.
 
     templated: it has a chat template. thinks: it can think; a model of which nothing is known is told what the client
-    wants, should it understand. fim_format: how it is asked to fill in the middle.
+    wants, should it understand. muted: the engine expects thinking, but the model's own template makes none.
+    fim_format: how it is asked to fill in the middle. parameters: options that hold where the request says nothing.
     """
 
     templated: bool = True
     thinks: bool = True
+    muted: bool = False
     fim_format: str | None = None
     modelfile: Modelfile = field(default_factory=Modelfile)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Model) -> "Target":
         fim = model.checkpoint.fim_format if model.checkpoint else None
-        return cls(model.templated, not model.lacks("thinking"), fim, model.modelfile)
+        thinks = not model.lacks("thinking")
+        muted = not thinks and model.checkpoint is not None and model.checkpoint.parsers.reasoning is not None
+        return cls(model.templated, thinks, muted, fim, model.modelfile, model.parameters)
 
     def options(self, request: Inference) -> dict[str, Any]:
-        """Checked options: the request's over the Modelfile's. Raises ApiError 500 for those of a wrong type."""
-        return check_options({**self.modelfile.parameters, **(request.options or {})})
+        """Checked options: the request's over the model's. Raises ApiError 500 for those of a wrong type."""
+        return check_options({**self.parameters, **(request.options or {})})
+
+    @property
+    def num_ctx(self) -> int | None:
+        """The model's own limit to prompt and reply together. Raises ApiError 500 for one of a wrong type."""
+        return limit_of(check_options(self.parameters))
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """The member for a Modelfile's chat template."""
+        return {"chat_template": self.modelfile.template} if self.modelfile.template else {}
+
+    def variables(self, *, thinking: bool) -> dict[str, Any]:
+        """For the chat template and the engine's parser of thinking; {} for a model that has nothing to do with it.
+
+        Templates differ in the variable's name; an unknown one is not read.
+        """
+        if not self.thinks and not self.muted:
+            return {}
+        thinking = thinking and self.thinks
+        return {"enable_thinking": thinking, "thinking": thinking}
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,7 @@ def chat_request(request: ChatRequest, target: Target) -> EngineRequest:
     if not target.templated:
         text = "".join(message.content or "" for message in messages)
         return _asked(request, options, COMPLETION_PATH, body | _completion_logprobs(request) | {"prompt": text})
-    body |= _conversation(messages) | _chat_logprobs(request) | _thinking(request, messages, target)
+    body |= _conversation(messages) | _chat_logprobs(request) | _thinking(request, messages, target) | target.template
     if request.tools:
         body |= {"tools": [engine_tool(tool) for tool in request.tools]} | _tool_choice(request.tool_choice)
     return _asked(request, options, CHAT_PATH, body)
@@ -106,7 +131,7 @@ def generate_request(request: GenerateRequest, target: Target) -> EngineRequest:
     if system:
         messages.insert(0, Message(role="system", content=system))
     body |= _conversation(messages) | _chat_logprobs(request) | _thinking(request, messages, target)
-    body |= _template(request.template) | {"return_token_ids": True}
+    body |= (client_template(request) or target.template) | {"return_token_ids": True}
     return _asked(request, options, CHAT_PATH, body)
 
 
@@ -137,23 +162,29 @@ def check_top_logprobs(value: int | None) -> None:
 
 
 def _asked(request: Inference, options: dict[str, Any], path: str, body: dict[str, Any]) -> EngineRequest:
-    num_ctx = options.get("num_ctx", 0)
     return EngineRequest(
         path,
         body,
-        # Ollama's own floor is 4; 0 and less leave it to the server.
-        num_ctx=max(num_ctx, 4) if num_ctx > 0 else None,
+        num_ctx=limit_of(options),
         truncate=request.truncate is not False,
         context=tuple(request.context or ()) if isinstance(request, GenerateRequest) and not request.raw else (),
     )
 
 
+def limit_of(options: Mapping[str, Any]) -> int | None:
+    """What `num_ctx` says in checked options. Ollama's own floor is 4; 0 and less leave it to the server."""
+    num_ctx: int = options.get("num_ctx", 0)
+    return max(num_ctx, 4) if num_ctx > 0 else None
+
+
 def _with_modelfile(messages: Sequence[Message], modelfile: Modelfile) -> list[Message]:
-    """A model's own messages come first, and its system text unless the client begins with one."""
-    together = [*_examples(modelfile), *messages]
-    if modelfile.system and messages and messages[0].role.lower() != "system":
-        together.insert(0, Message(role="system", content=modelfile.system))
-    return together
+    """A model's own messages come first, and before them its system text unless the client begins with one.
+
+    That one then is the first of all: many templates refuse another place.
+    """
+    own = 1 if messages and messages[0].role.lower() == "system" else 0
+    system = [Message(role="system", content=modelfile.system)] if modelfile.system and not own else messages[:own]
+    return [*system, *_examples(modelfile), *messages[own:]]
 
 
 def _examples(modelfile: Modelfile) -> list[Message]:
@@ -210,11 +241,11 @@ def _thinking(request: Inference, messages: Sequence[Message], target: Target) -
     An answer that has begun is past thinking: vLLM would take what goes on with it for thoughts.
     """
     think = check_think(request.think)
-    if not target.thinks:
-        return {}
     enabled = think is not False and not _is_prefilled(messages)
-    # Templates differ in the variable's name; an unknown one is not read.
-    fields: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": enabled, "thinking": enabled}}
+    if not (variables := target.variables(thinking=enabled)):
+        return {}
+    fields: dict[str, Any] = {"chat_template_kwargs": variables}
+    enabled = enabled and target.thinks
     if isinstance(think, str) and enabled:
         fields["reasoning_effort"] = think
     if request.thinking_token_budget is not None and enabled:
@@ -242,7 +273,9 @@ def _tool_choice(value: Any) -> dict[str, Any]:
     )
 
 
-def _template(template: str | None) -> dict[str, Any]:
+def client_template(request: GenerateRequest) -> dict[str, Any]:
+    """The member for the client's own chat template. Raises ApiError 400 for one in Go's language."""
+    template = request.template
     if not template:
         return {}
     if _GO_TEMPLATE.search(template):

@@ -5,15 +5,15 @@ back unread. A client that sends it back gives it to the model again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from vllama.errors import ApiError
-from vllama.models.modelfile import Modelfile
-from vllama.translate.openai import Think, complete, preamble, read_effort, read_options, thinking_variables
+from vllama.translate.openai import Think, complete, read_effort, read_options, with_modelfile
 from vllama.translate.openai_messages import Object, call_arguments, check_image, kind
+from vllama.translate.request import Target
 from vllama.translate.spacing import Trimmer
 from vllama.wire.openai_requests import ResponsesRequest
 
@@ -81,22 +81,28 @@ def read_response_request(members: Mapping[str, Any], request: ResponsesRequest)
         reasoning=request.reasoning or {},
         think=read_effort(effort),
         needs=frozenset(({"vision"} if _show_images(items) else set()) | ({"tools"} if request.tools else set())),
-        template_variables=request.chat_template_kwargs or {},
+        template_variables=_given(request.chat_template_kwargs),
     )
 
 
-def response_body(asked: Asked, modelfile: Modelfile, *, thinks: bool, context_length: int | None) -> Object:
-    """What the engine is asked, without `model`. thinks: the model can think, so it does unless the client objects."""
-    body = complete(asked.members, {**modelfile.parameters, **_DEFAULTS, **asked.options}, context_length)
+def response_body(asked: Asked, target: Target, context_length: int | None) -> Object:
+    """What the engine is asked, without `model`. A model that can think does unless the client objects."""
+    body = complete(asked.members, {**target.parameters, **_DEFAULTS, **asked.options}, context_length)
     if "max_tokens" in body:
         body["max_output_tokens"] = body.pop("max_tokens")
-    first = [{"role": "system", "content": asked.instructions}] if asked.instructions else asked.items
-    body["input"] = [*preamble(modelfile, first), *asked.items]
-    if thinks:
-        body["chat_template_kwargs"] = {**thinking_variables(asked.think), **asked.template_variables}
-        if asked.think is not None:
-            body["reasoning"] = asked.reasoning | {"effort": asked.think or "none"}
+    # Instructions are a system text before all items.
+    modelfile = replace(target.modelfile, system="") if asked.instructions else target.modelfile
+    body["input"] = with_modelfile(modelfile, asked.items)
+    # The engine takes a chat template among its variables alone here.
+    if variables := target.variables(thinking=asked.think is not False) | target.template:
+        body["chat_template_kwargs"] = {**variables, **asked.template_variables}
+    if target.thinks and asked.think is not None:
+        body["reasoning"] = asked.reasoning | {"effort": asked.think or "none"}
     return body
+
+
+def _given(variables: Object | None) -> Object:
+    return {name: value for name, value in (variables or {}).items() if value is not None}
 
 
 def _read_input(value: Any) -> list[Object]:
