@@ -8,7 +8,8 @@ import platformdirs
 import pytest
 
 from vllama.errors import ConfigError
-from vllama.settings import FOREVER, Settings, config_file, load, parse_ollama_host
+from vllama.ollama_variables import parse_ollama_host
+from vllama.settings import FOREVER, Settings, config_file, load
 
 
 @pytest.fixture(autouse=True)

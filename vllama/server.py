@@ -24,8 +24,8 @@ from vllama.engine.loader import Loader
 from vllama.engine.memory import most_engines
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
+from vllama.models import library
 from vllama.models.catalogue import Catalogue
-from vllama.models.library import sibling
 from vllama.models.model import Model
 from vllama.models.names import is_valid, parse
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
@@ -186,13 +186,13 @@ def local_app(
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
     check_flags(user_arguments(settings), read_flags(environment.flags))
-    loader = Loader(settings, environment, catalogue, sibling)
+    loader = Loader(settings, environment, catalogue, library.sibling)
     stack.callback(loader.close)
     scheduler = LocalScheduler(
         loader,
         keep_alive=settings.keep_alive,
         max_queue=settings.max_queue,
-        max_loaded=settings.max_loaded_models or most_engines(environment.profile),
+        max_loaded=_max_loaded(settings, environment.profile),
         pinned=frozenset(_named(catalogue, name).name.key for name in settings.pin),
     )
     preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
@@ -202,6 +202,12 @@ def local_app(
         trusts_templates=_trusts_templates(settings),
     )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
+
+
+def _max_loaded(settings: Settings, profile: Profile) -> int:
+    if settings.vllm_port is not None:  # which a second engine could not have, too
+        return 1
+    return settings.max_loaded_models or most_engines(profile)
 
 
 def _named(catalogue: Catalogue, name: str) -> Model:

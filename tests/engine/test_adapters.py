@@ -18,7 +18,7 @@ from vllama.settings import Settings
 
 
 def adapter_of(base: Model, rank: int, trouble: str = "") -> Model:
-    made = Adapter(Path("/adapters", str(rank)), "", rank, 1, "0" * 64, datetime.now(UTC), trouble=trouble)
+    made = Adapter(Path("/adapters", str(rank)), "", rank, 1, "0" * 64, datetime.now(UTC), ("q_proj",), trouble)
     return replace(base, name=parse(f"adapter-{rank}"), adapter=made)
 
 

@@ -30,7 +30,7 @@ from vllama.settings import Settings
 
 ENVIRONMENT = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CUDA, Path("/engine/flags.json"))
 
-ADAPTER = Adapter(Path("/adapters/parrot"), "demo", 8, 1000, "0" * 64, datetime.now(UTC))
+ADAPTER = Adapter(Path("/adapters/parrot"), "demo", 8, 1000, "0" * 64, datetime.now(UTC), ("q_proj",))
 
 
 @pytest.fixture(autouse=True)

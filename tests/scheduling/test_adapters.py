@@ -201,8 +201,8 @@ async def test_it_need_not_be_started_anew_for_one_who_left(scheduler: LocalSche
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        (AdapterLimits(slots=2, rank=4), "only adapters of rank 4 or less: allow more with --max-lora-rank"),
-        (None, "no adapters"),
+        (AdapterLimits(slots=2, rank=4), "only adapters of rank 4 or less: allow more with --max-lora-rank, or"),
+        (None, "no adapters:"),
     ],
 )
 async def test_no_engine_is_up_to_it(
@@ -211,7 +211,7 @@ async def test_no_engine_is_up_to_it(
     engines.limits = limits
     for _ in range(2):
         assert str(await User(scheduler, X).failure()) == (
-            f"x:latest, of rank 8, cannot be loaded: its base model's engine takes {text}"
+            f"x:latest, of rank 8, cannot be loaded: its base model's engine takes {text} run `vllama merge x:latest`"
         )
     assert engines.events == ["start a"], "the same answer without a new start"
 
