@@ -29,6 +29,8 @@ from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.inspect import inspect
 from vllama.models.names import parse
+from vllama.models.sources import Inspector, cached_models, read_models, stored_models
+from vllama.models.store import Store
 from vllama.protocol import Protocol
 from vllama.scheduling.local import LocalScheduler
 
@@ -262,3 +264,21 @@ async def alone(
     async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as api:
         yield Alone(url, api, engine, places, next_place, scheduler, gateway)
     await scheduler.close()
+
+
+@pytest.fixture
+def library(
+    alone: Alone, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Alone, Store]:
+    """`alone` with a store, and a cache of the hub, in which there is nothing yet."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    store, inspector = Store(tmp_path / "models"), Inspector()
+
+    def taken() -> Iterator[str]:
+        for stored in store:
+            yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
+
+    shelves = [stored_models(store, inspector), cached_models(inspector, taken)]
+    own = [*read_models(["demo", "demo-embed"], (), inspector), models["plain"]]
+    alone.gateway.store, alone.gateway.catalogue = store, Catalogue(own, shelves)
+    return alone, store

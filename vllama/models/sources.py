@@ -189,7 +189,9 @@ def _from_manifest(stored: Stored, store: Store, known: Mapping[str, Model], ins
                     f"the adapter {manifest.adapter.name} is not on this machine any more",
                     f"pull {stored.name.short} again",
                 )
-            model = adapter_model(stored.name, inspector.adapter(path), manifest.base, known.values(), inspector)
+            models = [*known.values(), *([model] if model.source else [])]
+            wanted = manifest.base or model.source
+            model = adapter_model(stored.name, inspector.adapter(path), wanted, models, inspector)
     except VllamaError as error:
         model = replace(model, fault=error)
     return replace(model, modelfile=manifest.modelfile, stored=stored, parent=manifest.parent or model.parent)
@@ -224,7 +226,7 @@ def _bases(models: Iterable[Model]) -> list[tuple[ModelName, str]]:
 
 
 def _weights_of(base: Base, models: Iterable[Model], inspector: Inspector) -> Model:
-    found = (model for model in models if model.source == base.source and model.adapter is None and base.name)
+    found = (model for model in models if model.name == base.name and model.source == base.source)
     name = base.name or parse(name_from_source(base.source))
     return next(found, None) or _from_source(name, base.source, _folder(base.source), inspector)
 
