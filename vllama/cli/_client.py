@@ -46,12 +46,12 @@ class Server:
         self._http.close()
 
     def get(self, path: str) -> Any:
-        return self._ask("GET", path).json()
+        return _decoded(self._ask("GET", path).text)
 
     def post(self, path: str, body: Any, *, patient: bool = False) -> Any:
         """patient: it may take as long as a model takes to load."""
         answer = self._ask("POST", path, json=body, timeout=_PATIENT if patient else _QUICK)
-        return answer.json() if answer.content else None
+        return _decoded(answer.text) if answer.content else None
 
     def delete(self, path: str, body: Any) -> None:
         self._ask("DELETE", path, json=body)
@@ -121,11 +121,11 @@ def _objects(response: httpx.Response) -> Iterator[Any]:
         yield chunk
 
 
-def _decoded(line: str) -> Any:
+def _decoded(text: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(text)
     except ValueError:
-        raise VllamaError(f"the server answered what is no JSON: {line[:100]!r}", "is it vLLama or Ollama?") from None
+        raise VllamaError(f"the server answered what is no JSON: {text[:100]!r}", "is it vLLama or Ollama?") from None
 
 
 def _refusal(response: httpx.Response) -> Refused:
