@@ -43,12 +43,12 @@ class Terminal:
         """Wait until it appears after what was expected before."""
         deadline = time.monotonic() + seconds
         while (found := self.text.find(text, self._seen)) < 0:
-            assert time.monotonic() < deadline, f"{text!r} is not in {self.text[self._seen:]!r}"
+            assert time.monotonic() < deadline, f"{text!r} is not in {self.text[self._seen :]!r}"
             if select.select([self._master], [], [], 0.1)[0]:
                 try:
                     self.raw += os.read(self._master, 65536).decode(errors="replace")
                 except OSError:  # the other side is closed
-                    pytest.fail(f"{text!r} is not in {self.text[self._seen:]!r}", pytrace=False)
+                    pytest.fail(f"{text!r} is not in {self.text[self._seen :]!r}", pytrace=False)
         self._seen = found + len(text)
 
     def say(self, text: str) -> None:

@@ -58,6 +58,12 @@ def test_ps_columns(run, server, more, end):
 
 
 def test_a_remote_model_has_no_size(run, server):
-    model = {"name": "m:cloud", "digest": DIGEST, "size": 300, "remote_host": "x", "modified_at": "2001-01-01T00:00:00Z"}
+    model = {
+        "name": "m:cloud",
+        "digest": DIGEST,
+        "size": 300,
+        "remote_host": "x",
+        "modified_at": "2001-01-01T00:00:00Z",
+    }
     server.answers["GET /api/tags"] = (200, {"models": [model]})
     assert f"m:cloud    {DIGEST[:12]}    -" in run("list", url=server.url).out

@@ -5,7 +5,12 @@ import json
 import pytest
 
 SHOWN = {
-    "details": {"family": "llama", "parameter_size": "8.0B", "quantization_level": "fp8", "parent_model": "base:latest"},
+    "details": {
+        "family": "llama",
+        "parameter_size": "8.0B",
+        "quantization_level": "fp8",
+        "parent_model": "base:latest",
+    },
     "model_info": {
         "general.architecture": "llama",
         "llama.context_length": 8192,

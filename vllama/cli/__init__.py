@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What follows a bare -- of serve is vLLM's; Click would mix it with our own arguments.
     split = given.index("--") if given[:1] == ["serve"] and "--" in given else len(given)
     try:
-        app(given[:split], obj=given[split + 1 :])
+        app(given[:split], prog_name="vllama", obj=given[split + 1 :])
     except VllamaError as error:
         print(f"vllama: {error}", file=sys.stderr)
         sys.exit(1)

@@ -80,4 +80,4 @@ def read_parameter(name: str, values: list[str]) -> Any:
     try:
         return kinds[name](values[0])
     except ValueError:
-        raise ValueError(f"invalid {kinds[name].__name__.strip('_')} value {values}") from None
+        raise ValueError(f"invalid {kinds[name].__name__} value [{' '.join(values)}]") from None

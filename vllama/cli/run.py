@@ -29,7 +29,7 @@ class Command(TyperCommand):
 def run(
     model: Annotated[str, typer.Argument(help="Model to run; pulled first where it is missing.", show_default=False)],
     prompt: Annotated[list[str] | None, typer.Argument(help="Prompt; without one, a chat.", show_default=False)] = None,
-    keepalive: Annotated[str | None, typer.Option(help="How long the model stays loaded (5m).")] = None,
+    keepalive: Annotated[str | None, typer.Option(help="How long the model stays loaded, like 5m.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show timings of the answer.")] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow an insecure registry when pulling.")] = False,
     nowordwrap: Annotated[bool, typer.Option("--nowordwrap", help="Don't wrap words to the next line.")] = False,
