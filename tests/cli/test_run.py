@@ -27,10 +27,15 @@ async def test_thinking_that_is_not_shown(run_greedy):
 async def test_timings(run_greedy):
     done = await run_greedy("run", "demo", "--verbose", "Hello!")
     shapes = [
-        r"total duration:       \S+s", r"load duration:        \S+s", r"prompt eval count:    \d+ token\(s\)",
-        r"prompt eval duration: \S+s", r"prompt eval rate:     [\d.]+ tokens/s", r"eval count:           \d+ token\(s\)",
-        r"eval duration:        \S+s", r"eval rate:            [\d.]+ tokens/s",
-    ]  # fmt: skip
+        r"total duration:       \S+s",
+        r"load duration:        \S+s",
+        r"prompt eval count:    \d+ token\(s\)",
+        r"prompt eval duration: \S+s",
+        r"prompt eval rate:     [\d.]+ tokens/s",
+        r"eval count:           \d+ token\(s\)",
+        r"eval duration:        \S+s",
+        r"eval rate:            [\d.]+ tokens/s",
+    ]
     lines = done.err.splitlines()
     assert all(re.fullmatch(shape, line) for shape, line in zip(shapes, lines, strict=True)), done.err
 

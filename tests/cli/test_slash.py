@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vllama.cli import _help
+from vllama.cli import _slash_help
 from vllama.cli._session import Session
 from vllama.cli._slash import Commands, Leave
 
@@ -30,22 +30,22 @@ def commands():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("/?", _help.COMMANDS + _help.IMAGES),
-        ("/help", _help.COMMANDS + _help.IMAGES),
-        ("/? set", _help.SET),
-        ("/? /show", _help.SHOW),
-        ("/? shortcuts", _help.SHORTCUTS),
-        ("/? set parameter", _help.PARAMETERS),
-        ("/set", _help.SET),
-        ("/set parameter", _help.PARAMETERS),
-        ("/set parameter seed", _help.PARAMETERS),
+        ("/?", _slash_help.COMMANDS + _slash_help.IMAGES),
+        ("/help", _slash_help.COMMANDS + _slash_help.IMAGES),
+        ("/? set", _slash_help.SET),
+        ("/? /show", _slash_help.SHOW),
+        ("/? shortcuts", _slash_help.SHORTCUTS),
+        ("/? set parameter", _slash_help.PARAMETERS),
+        ("/set", _slash_help.SET),
+        ("/set parameter", _slash_help.PARAMETERS),
+        ("/set parameter seed", _slash_help.PARAMETERS),
         ("/set parameter nope 1", "Couldn't set parameter: unknown parameter 'nope'"),
         ("/set parameter seed x", "Couldn't set parameter: invalid int value [x]"),
-        ("/set system", _help.SET),
+        ("/set system", _slash_help.SET),
         ("/set nope", "Unknown command '/set nope'. Type /? for help"),
         ("/set format", "Invalid or missing format. For 'json' mode use '/set format json'"),
         ("/set think", "warning: model 'm' does not support thinking output"),
-        ("/show", _help.SHOW),
+        ("/show", _slash_help.SHOW),
         ("/show nope", "Unknown command '/show nope'. Type /? for help"),
         ("/show license", "MIT\n"),
         ("/show modelfile", "FROM m\n"),

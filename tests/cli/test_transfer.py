@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vllama.cli._transfer import Step, show_transfer
+from vllama.cli._steps import Step, show_transfer
 
 LAYER = {"status": "pulling 0123456789ab", "digest": "sha256:0123456789ab", "total": 2_000_000_000}
 PULL = [

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from vllama.cli._transfer import Show, Step
+from vllama.cli._steps import Show, Step
 from vllama.errors import VllamaError
 from vllama.models._repository import has_weights, wanted_files
 

@@ -19,7 +19,7 @@ _PATIENT = httpx.Timeout(None, connect=10.0)
 """For what takes as long as a model takes to load or to download: who waits can press Ctrl-C."""
 
 
-class Refused(VllamaError):
+class Refused(VllamaError):  # noqa: N818 - what it is, as HTTP's exceptions are named
     """What the server answered instead of what was asked for. status: 200 where a stream had begun."""
 
     def __init__(self, status: int, message: str) -> None:

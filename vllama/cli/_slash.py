@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vllama.cli import _help
+from vllama.cli import _slash_help
 from vllama.cli._images import names_image
 from vllama.cli._prompt import Prompt
 from vllama.cli._session import Session
-from vllama.cli._set import set_
-from vllama.cli._show import show
+from vllama.cli._slash_set import set_
+from vllama.cli._slash_show import show
 from vllama.errors import VllamaError
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ class Leave(Exception):  # noqa: N818 - no error
 class Commands:
     """The commands of one chat. `open_session` makes the session of the model that `/load` names."""
 
-    def __init__(self, session: Session, server: "Server", prompt: Prompt, open_session: Callable[[str], Session]):
+    def __init__(
+        self, session: Session, server: "Server", prompt: Prompt, open_session: Callable[[str], Session]
+    ) -> None:
         self.session = session
         self._server = server
         self._prompt = prompt
@@ -40,7 +42,7 @@ class Commands:
             case "bye" | "exit":
                 raise Leave
             case "?" | "help":
-                return _help.topic(rest.split(), images=self.session.can("vision"))
+                return _slash_help.topic(rest.split(), images=self.session.can("vision"))
             case "set":
                 return set_(rest, self.session, self._prompt)
             case "show":

@@ -21,7 +21,7 @@ def create(
     """Create a model from a Modelfile, with the local files that it names."""
     from vllama.cli._blobs import upload
     from vllama.cli._client import connect
-    from vllama.cli._transfer import show_transfer
+    from vllama.cli._steps import show_transfer
     from vllama.cli.transfer import follow
     from vllama.models.modelfile_parser import parse_modelfile
 

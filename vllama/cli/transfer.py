@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vllama.cli._options import InsecureOption
-from vllama.cli._transfer import Show, Step, show_transfer
+from vllama.cli._steps import Show, Step, show_transfer
 
 if TYPE_CHECKING:
     from vllama.cli._client import Server

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vllama.cli import _help
+from vllama.cli import _slash_help
 from vllama.cli._sections import sections
 from vllama.cli._session import Session
 
@@ -24,7 +24,7 @@ def show(what: str, session: Session) -> str:
         return session.system + "\n"
     if what in _MISSING:
         return f"{session.shown[what]}\n" if session.shown.get(what) else _MISSING[what]
-    return f"Unknown command '/show {what}'. Type /? for help" if what else _help.SHOW
+    return f"Unknown command '/show {what}'. Type /? for help" if what else _slash_help.SHOW
 
 
 def _parameters(defined: str, options: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vllama.cli import _help
+from vllama.cli import _slash_help
 from vllama.cli._prompt import Prompt
 from vllama.cli._session import Session
 from vllama.translate.options import _BOOLEANS as BOOLEANS, _FLOATS as FLOATS, _INTEGERS as INTEGERS
@@ -16,7 +16,7 @@ def set_(rest: str, session: Session, prompt: Prompt) -> str:
     value = value.strip()
     match word:
         case "":
-            return _help.SET
+            return _slash_help.SET
         case "parameter":
             return _set_parameter(value.split(), session)
         case "system":
@@ -45,7 +45,7 @@ def set_(rest: str, session: Session, prompt: Prompt) -> str:
 
 def _set_system(text: str, session: Session) -> str:
     if not text:
-        return _help.SET
+        return _slash_help.SET
     session.system = text
     return "Set system message."
 
@@ -59,7 +59,7 @@ def _set_think(word: str, value: str, session: Session) -> str:
 
 def _set_parameter(words: list[str], session: Session) -> str:
     if len(words) < 2:
-        return _help.PARAMETERS
+        return _slash_help.PARAMETERS
     name, *values = words
     try:
         session.options[name] = read_parameter(name, values)
