@@ -30,7 +30,12 @@ def environment(**more: str) -> dict[str, str]:
         if not name.startswith(("OLLAMA_", "VLLAMA_", "HF_")) or name == "VLLAMA_ENGINE_PYTHON"
     }
     # A short time to drain leaves room for a slow machine below the 10 s in which everything has to be gone.
-    ours = {"VLLAMA_HOME": str(ENGINE_HOME), "VLLM_CPU_KVCACHE_SPACE": "1", "VLLAMA_DRAIN_TIMEOUT": "2"}
+    ours = {
+        "VLLAMA_HOME": str(ENGINE_HOME),
+        "HF_HOME": str(ENGINE_HOME / "huggingface"),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLAMA_DRAIN_TIMEOUT": "2",
+    }
     return kept | ours | more
 
 
@@ -73,11 +78,13 @@ class Served:
         ]
         return [pid for guard in guards for pid in session_members(guard)]
 
-    def engine_metric(self, name: str) -> float:
-        """One of vLLM's metrics, summed over its labels, from the engine that is loaded."""
+    def engine_metric(self, name: str, model: str = "demo:latest") -> float:
+        """One of vLLM's metrics, summed over its labels, from the engine that was started for a model."""
         commands = [psutil.Process(pid).cmdline() for pid in self.engine_processes()]
-        sockets = {command[command.index("--uds") + 1] for command in commands if "--uds" in command}
-        assert len(sockets) == 1, f"not one engine but {len(sockets)}"
+        sockets = {
+            command[command.index("--uds") + 1] for command in commands if "--uds" in command and model in command
+        }
+        assert len(sockets) == 1, f"{len(sockets)} engines serve {model}"
         with httpx.Client(transport=httpx.HTTPTransport(uds=sockets.pop()), timeout=10) as client:
             lines = client.get("http://engine/metrics").text.splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{")]

@@ -1,6 +1,9 @@
 """What every route works with."""
 
+import asyncio
 import logging
+import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,35 +12,45 @@ from vllama.engine.client import EngineClient
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import TAG, ModelName, is_valid, name_from_source, parse
+from vllama.models.store import Store
 from vllama.scheduler import Scheduler
 from vllama.wire.openai import ModelCard, ModelList
 
 logger = logging.getLogger("vllama")
+
+_FRESH_S = 1.0
 
 
 @dataclass
 class Gateway:
     """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
 
-    on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and
-    unpacked.
+    store: where made and pulled models are kept, None where the models are somebody else's. on_gpu: whether loaded
+    models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked.
     """
 
     catalogue: Catalogue
     scheduler: Scheduler
     attached: EngineClient | None = None
+    store: Store | None = None
     preload: Model | None = None
     on_gpu: bool = True
     max_body: int = 256 * 2**20
+    _refreshed: float = -math.inf
     _noted: set[str] = field(default_factory=set)
 
     async def find(self, name: ModelName) -> Model | None:
         """The model of that name, or from the hub repository that the name reads as, None where there is none."""
         model = self._known(name)
-        if model is None and self.attached is not None:
+        if model is None or (not self.catalogue.is_configured(model) and self._is_stale):
             await self.refresh()
             model = self._known(name)
         return model
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether another process may have changed a model on the disk since we looked."""
+        return time.monotonic() - self._refreshed > _FRESH_S
 
     def _known(self, name: ModelName) -> Model | None:
         model = self.catalogue.find(name)
@@ -48,19 +61,25 @@ class Gateway:
 
     async def models(self) -> list[Model]:
         """All models, the most recently changed first."""
-        if self.attached is not None:
-            await self.refresh()
-        return sorted(self.catalogue, key=lambda model: -modified(self.catalogue, model).timestamp())
+        await self.refresh()
+        served = (model for model in self.catalogue if model.fault is None)
+        return sorted(served, key=lambda model: -modified(self.catalogue, model).timestamp())
 
     async def refresh(self) -> None:
-        """Ask a server that somebody else runs what it serves. Raises ApiError 502 where it does not answer."""
-        assert self.attached is not None
+        """See what models there are now. Raises ApiError 502 where a server that somebody else runs does not answer."""
+        if self.attached is not None:
+            await self._ask_attached(self.attached)
+        else:
+            await asyncio.to_thread(self.catalogue.refresh)
+            self._refreshed = time.monotonic()
+
+    async def _ask_attached(self, attached: EngineClient) -> None:
         try:
-            listed: ModelList = await self.attached.get_json("/v1/models", seconds=10.0, type_=ModelList)
+            listed: ModelList = await attached.get_json("/v1/models", seconds=10.0, type_=ModelList)
         except EngineError as error:
             raise ApiError(
                 502,
-                f"the server at {self.attached.url} does not list its models: {error.message}; "
+                f"the server at {attached.url} does not list its models: {error.message}; "
                 "check that it runs, and --engine-url",
             ) from error
         self.catalogue.replace_all(self._attached_models({card.id: card for card in listed.data}.values()))
@@ -84,7 +103,7 @@ class Gateway:
 
 def modified(catalogue: Catalogue, model: Model) -> datetime:
     """When the model's files last changed; where that is not known, when the catalogue was made."""
-    return model.checkpoint.modified if model.checkpoint else catalogue.created
+    return model.modified or catalogue.created
 
 
 def _is_name(identifier: str) -> bool:

@@ -22,7 +22,9 @@ from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, read_catalogue
+from vllama.models.catalogue import Catalogue
+from vllama.models.sources import Inspector, cached_models, read_models, stored_models
+from vllama.models.store import Store
 from vllama.protocol import Protocol
 from vllama.scheduler import AttachedScheduler, LocalScheduler
 from vllama.security.guard import Guard
@@ -134,8 +136,25 @@ def _bracketed(host: str) -> str:
 
 
 def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack, loopback: bool) -> Starlette:
-    catalogue = read_catalogue(settings.model)
-    return local_app(settings, catalogue, install(settings), stack, loopback=loopback)
+    store = Store(settings.home / "models")
+    catalogue = open_catalogue(settings, store)
+    return local_app(settings, catalogue, install(settings), stack, store=store, loopback=loopback)
+
+
+def open_catalogue(settings: Settings, store: Store) -> Catalogue:
+    """The models that the settings name, and those found below. Raises ConfigError for one that cannot be served."""
+    inspector = Inspector()
+    models = read_models(settings.model, (), inspector)
+
+    def sources() -> Iterator[str]:
+        """What has a name already."""
+        yield from (model.source for model in models)
+        for stored in store:
+            yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
+
+    catalogue = Catalogue(models, [stored_models(store, inspector), cached_models(inspector, sources)])
+    catalogue.refresh()
+    return catalogue
 
 
 def local_app(
@@ -144,6 +163,7 @@ def local_app(
     environment: Environment,
     stack: contextlib.ExitStack,
     *,
+    store: Store | None = None,
     loopback: bool = False,
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
@@ -153,7 +173,7 @@ def local_app(
     scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
     preload = next(iter(catalogue)) if settings.preload else None
     on_gpu = environment.profile is not Profile.CPU
-    gateway = Gateway(catalogue, scheduler, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
+    gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))
     return create_app(gateway, _guard(settings, loopback))
 
 

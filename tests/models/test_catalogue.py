@@ -1,128 +1,19 @@
-"""What `--model` arguments name."""
+"""Models by name."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-
-from tests.models.conftest import Build
-from vllama import demo
-from vllama.errors import ConfigError
-from vllama.models import hub
-from vllama.models.catalogue import Catalogue, Model, read_catalogue
+from vllama.models.catalogue import Catalogue, Find
+from vllama.models.model import Model
 from vllama.models.names import parse
 
-HELP = "give a folder, a Hugging Face id like Qwen/Qwen3-4B, or one of demo, demo-embed"
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No folder of the checkout, and no cache of the user's."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-
-
-def names(*arguments: str) -> list[str]:
-    return [model.name.short for model in read_catalogue(arguments)]
-
-
-def only(argument: str) -> Model:
-    (model,) = read_catalogue([argument])
-    return model
-
-
-def test_the_built_in_models_where_none_is_named() -> None:
-    assert names() == ["demo:latest", "demo-embed:latest"]
-
-
-@pytest.mark.parametrize(("argument", "name"), [("demo", "demo:latest"), ("Mine:1b=demo", "Mine:1b")])
-def test_a_built_in_model(argument: str, name: str) -> None:
-    model = only(argument)
-    assert (model.name.short, model.engine_name, model.source) == (name, name, str(demo.CHAT))
-    assert model.checkpoint is not None
-
-
-def test_a_folder_of_that_name_comes_first(build: Build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = build(name="work/demo")
-    assert only("demo").source == str(folder)
-
-
-@pytest.mark.parametrize("argument", ["{folder}", "mine={folder}", "./{name}", "~/{name}"])
-def test_a_folder(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str) -> None:
-    folder = build(name="My Model")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    model = only(argument.format(folder=folder, name=folder.name))
-    assert model.name.short == ("mine:latest" if argument.startswith("mine=") else "My-Model:latest")
-    assert Path(model.source).is_absolute()
-    assert Path(model.source) == folder
-    assert model.checkpoint is not None
-    assert (model.digest, model.capabilities) == (model.checkpoint.digest, model.checkpoint.capabilities)
-    assert not model.lacks("completion")
-    assert model.lacks("embedding")
-
-
-def test_a_repository_that_is_not_here() -> None:
-    model = only("Some/Model-4B")
-    assert (model.name.short, model.source, model.checkpoint) == ("Some/Model-4B:latest", "Some/Model-4B", None)
-    assert model.capabilities == ("completion", "tools")
-    assert model.templated
-    assert not model.lacks("vision"), "nothing is known of it"
-    assert len(model.digest) == 64
-
-
-def test_a_repository_in_the_cache(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = build()
-    monkeypatch.setattr(hub, "cached_snapshot", {"Some/Model": folder}.get)
-    model = only("small=Some/Model")
-    assert (model.name.short, model.source) == ("small:latest", "Some/Model")
-    assert model.checkpoint is not None
-    assert model.checkpoint.path == folder
-
-
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [(["demo", "demo"], "demo:latest"), (["a=demo", "A:latest=demo-embed"], "A:latest")],
-)
-def test_two_models_of_one_name(arguments: list[str], name: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        read_catalogue(arguments)
-    assert str(error.value) == f"two models are named {name}: give one another name: --model NAME=SOURCE"
-
-
-@pytest.mark.parametrize(
-    ("argument", "text"),
-    [
-        ("nonsense", f"there is no model 'nonsense': {HELP}"),
-        ("", f"there is no model '': {HELP}"),
-        ("a/b/c", f"there is no model 'a/b/c': {HELP}"),
-        ("/no/where", f"there is no model '/no/where': {HELP}"),
-        ("~nobody-here/x", f"there is no model '~nobody-here/x': {HELP}"),
-        ("x" * 300, f"there is no model '{'x' * 300}': {HELP}"),
-        ("x\0y", f"there is no model 'x\\x00y': {HELP}"),
-        (
-            "x:7b-cloud=demo",
-            "x:7b-cloud reads as a model of Ollama's cloud: give another tag than `cloud` and those ending in `-cloud`",
-        ),
-        ("x=nonsense", f"there is no model 'nonsense': {HELP}"),
-        ("x=", "'x=' names a model without a source: write NAME=FOLDER or NAME=ORGANISATION/MODEL"),
-        (
-            "a b=demo",
-            "'a b' is not a valid model name: write NAME=SOURCE with letters, digits, '.', '_' and '-' in NAME",
-        ),
-        (".", "{cwd} is empty: put the model's config.json and *.safetensors files there"),
-        ("/dev/null", "/dev/null is a file: name the folder that holds config.json and *.safetensors"),
-    ],
-)
-def test_what_cannot_be_served(argument: str, text: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        read_catalogue([argument])
-    assert str(error.value) == text.replace("{cwd}", str(Path.cwd()))
+def model(name: str, source: str = "") -> Model:
+    return Model(parse(name), source=source or name, engine_name=name)
 
 
 def test_finding_and_replacing() -> None:
-    first, second = (Model(parse(name), source=name, engine_name=name) for name in ("a", "b:1"))
+    first, second = model("a"), model("b:1")
     catalogue = Catalogue([first, second])
     assert catalogue.find(parse("A")) is first
     assert catalogue.find(parse("b")) is None
@@ -134,8 +25,39 @@ def test_finding_and_replacing() -> None:
 
 
 def test_finding_by_source() -> None:
-    catalogue = read_catalogue(["small=Some/Model", "other=Some/Model", "demo"])
-    found = catalogue.find_by_source("some/MODEL")
-    assert found is not None
-    assert found.name.short == "small:latest"
+    small = model("small", "Some/Model")
+    catalogue = Catalogue([small, model("other", "Some/Model"), model("demo")])
+    assert catalogue.find_by_source("some/MODEL") is small
     assert catalogue.find_by_source("Some/Other") is None
+
+
+def test_shelves() -> None:
+    """What the server was started with comes first, then the shelves in order; each finds the models before it."""
+    first, there = model("x", "first"), [model("X", "hidden"), model("y", "second")]
+    here = [first, model("a", "hidden")]
+    seen: list[bool] = []
+
+    def second(find: Find) -> Iterator[Model]:
+        seen.append(find(parse("a")) is not None and find(parse("x")) is first)
+        yield from there
+
+    catalogue = Catalogue([model("a", "configured")], [lambda _find: here, second])
+    assert [found.source for found in catalogue] == ["configured"]
+    catalogue.refresh()
+    assert seen == [True]
+    assert {found.source for found in catalogue} == {"configured", "first", "second"}
+    assert [catalogue.is_configured(found) for found in catalogue if found.source != "configured"] == [False, False]
+    here.clear()
+    catalogue.refresh()
+    assert {found.source for found in catalogue} == {"configured", "hidden", "second"}
+
+
+def test_what_a_download_tells_of_a_found_model_goes_with_the_next_look() -> None:
+    found = model("x")
+    catalogue = Catalogue([], [lambda _find: [found]])
+    catalogue.refresh()
+    catalogue.put(replace(found, context_length=5))
+    assert catalogue.find(parse("x")) != found
+    assert not catalogue.is_configured(found)
+    catalogue.refresh()
+    assert catalogue.find(parse("x")) is found

@@ -18,6 +18,7 @@ from vllama.demo import ADAPTER, CHAT, EMBED
 from vllama.demo._adapter import train_adapter
 from vllama.demo._chat import train_chat
 from vllama.demo._embed import train_embed
+from vllama.demo.dialogues import ADAPTER_DIALOGUES, ADAPTER_FALLBACK
 
 MODELS = ("chat", "embed", "adapter")
 
@@ -29,7 +30,8 @@ def train(name: str, out: Path, steps: int | None) -> None:
     elif name == "embed":
         train_embed(out / EMBED.name, steps or 800)
     else:
-        train_adapter(out / CHAT.name, out / ADAPTER.name, steps or 300)
+        fallback = (ADAPTER_FALLBACK, "Squawk! What is that?")
+        train_adapter(out / CHAT.name, out / ADAPTER.name, steps or 300, ADAPTER_DIALOGUES, fallback)
 
 
 def finish(folder: Path, card: str) -> None:

@@ -1,64 +1,30 @@
-"""The models that can be asked for: what `--model` names, and what is known of each from its checkpoint."""
+"""The models that can be asked for, by name: those that the server was started with, and those found on the disk."""
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from vllama import demo
 from vllama.errors import ConfigError
-from vllama.models import hub
-from vllama.models.inspect import Checkpoint, inspect
-from vllama.models.modelfile import Modelfile
-from vllama.models.names import ModelName, name_from_source, parse, parse_model_argument
+from vllama.models.model import Model as Model
+from vllama.models.names import ModelName
 
-BUILT_IN = {"demo": demo.CHAT, "demo-embed": demo.EMBED}
-"""Models that come with the package."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A name and where its weights come from.
-
-    source: a folder's path or a hub repository's id. checkpoint: None as long as a hub repository is not downloaded,
-    and for models of an engine that somebody else runs. engine_name: what the engine calls the model.
-    context_length: in tokens, where the engine said it. modelfile: what goes with the weights in every conversation.
-    """
-
-    name: ModelName
-    source: str
-    engine_name: str
-    checkpoint: Checkpoint | None = None
-    context_length: int | None = None
-    modelfile: Modelfile = field(default_factory=Modelfile)
-
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """As clients are told; of a model of which nothing is known, what most can."""
-        return self.checkpoint.capabilities if self.checkpoint else ("completion", "tools")
-
-    def lacks(self, capability: str) -> bool:
-        """Whether the model is known not to be able to do this."""
-        return self.checkpoint is not None and capability not in self.checkpoint.capabilities
-
-    @property
-    def templated(self) -> bool:
-        """Whether the engine can be asked for chats. A model of which nothing is known is taken to have a template."""
-        return self.checkpoint is None or self.checkpoint.chats
-
-    @property
-    def digest(self) -> str:
-        """64 hexadecimal digits."""
-        return self.checkpoint.digest if self.checkpoint else hashlib.sha256(self.source.encode()).hexdigest()
+Find = Callable[[ModelName], Model | None]
+Shelf = Callable[[Find], Iterable[Model]]
+"""Lists what lies somewhere on the disk. It is given a way to find the models before its own, for adapters' bases."""
 
 
 class Catalogue:
-    """Models by name: names match without regard to case, and `:latest` may be left out."""
+    """Models by name: names match without regard to case, and `:latest` may be left out.
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    models: those that are there whatever the disk holds; they come first. shelves: where more are found, the first of
+    them first. Raises ConfigError where two of the models have one name.
+    """
+
+    def __init__(self, models: Iterable[Model], shelves: Sequence[Shelf] = ()) -> None:
         self._models: dict[str, Model] = {}
+        self._found: dict[str, Model] = {}
+        self._shelves = shelves
+        self._refreshing = threading.Lock()
         self.created = datetime.now(UTC)
         for model in models:
             if model.name.key in self._models:
@@ -68,64 +34,39 @@ class Catalogue:
             self._models[model.name.key] = model
 
     def __iter__(self) -> Iterator[Model]:
-        return iter(self._models.values())
+        return iter((self._found | self._models).values())
 
     def __len__(self) -> int:
-        return len(self._models)
+        return len(self._found | self._models)
 
     def find(self, name: ModelName) -> Model | None:
-        return self._models.get(name.key)
+        return self._models.get(name.key) or self._found.get(name.key)
 
     def find_by_source(self, source: str) -> Model | None:
-        """The first model that is served from this hub repository, whatever its name."""
-        return next((model for model in self if model.source.lower() == source.lower()), None)
+        """The first model that is served from this hub repository as it is, whatever its name."""
+        return next((model for model in self if model.source.lower() == source.lower() and not model.adapter), None)
+
+    def is_configured(self, model: Model) -> bool:
+        """Whether it is there because the server was started with it."""
+        return model.name.key in self._models
 
     def put(self, model: Model) -> None:
-        """Add a model, or replace the one of the same name."""
-        self._models[model.name.key] = model
+        """Replace the model of the same name, or add one that is there until the server ends."""
+        home = self._found if model.name.key in self._found else self._models
+        home[model.name.key] = model
 
     def replace_all(self, models: Iterable[Model]) -> None:
         self._models = {model.name.key: model for model in models}
 
+    def refresh(self) -> None:
+        """Look again at what the disk holds. Blocks: a thread's work."""
+        with self._refreshing:
+            found: dict[str, Model] = {}
 
-def read_catalogue(arguments: Sequence[str]) -> Catalogue:
-    """The models that `--model` arguments name; the built-in ones where there is none.
+            def find(name: ModelName) -> Model | None:
+                return self._models.get(name.key) or found.get(name.key)
 
-    Raises ConfigError for a source that cannot be served, with the reason.
-    """
-    return Catalogue(_read_model(argument) for argument in arguments or BUILT_IN)
-
-
-def _read_model(argument: str) -> Model:
-    given, source = parse_model_argument(argument)
-    if source in BUILT_IN and not Path(source).exists():
-        path: Path | None = BUILT_IN[source]
-        name = parse(given or source)
-    else:
-        path = _folder(source)
-        name = parse(given or name_from_source(source))
-    if name.is_remote:
-        raise ConfigError(
-            f"{name.short} reads as a model of Ollama's cloud",
-            "give another tag than `cloud` and those ending in `-cloud`",
-        )
-    checkpoint = inspect(path) if path else None
-    return Model(
-        name,
-        source=str(path) if path and not hub.is_hub_id(source) else source,
-        engine_name=name.short,
-        checkpoint=checkpoint,
-    )
-
-
-def _folder(source: str) -> Path | None:
-    """The folder that a source names; None for a hub repository that is not on this machine yet."""
-    path = os.path.expanduser(source)  # noqa: PTH111 - Path's raises for an unknown user
-    if path and os.path.exists(path):  # noqa: PTH110 - and for a name that is too long
-        return Path(path).absolute()
-    if hub.is_hub_id(source):
-        return hub.cached_snapshot(source)
-    raise ConfigError(
-        f"there is no model {source!r}",
-        f"give a folder, a Hugging Face id like Qwen/Qwen3-4B, or one of {', '.join(BUILT_IN)}",
-    )
+            for shelf in self._shelves:
+                for model in shelf(find):
+                    found.setdefault(model.name.key, model)
+            self._found = found

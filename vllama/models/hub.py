@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,14 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
     if folder is None or not folder.is_dir():
         return None
     return folder if _is_complete(folder, read_json(storage / "trees" / f"{commit}.json")) else None
+
+
+def cached_repositories() -> Iterator[tuple[str, Path]]:
+    """The repositories of models that are completely in the Hugging Face cache, each with its folder."""
+    for storage in sorted(cache_folder().glob("models--*--*")):
+        repo = storage.name.removeprefix("models--").replace("--", "/", 1)
+        if (folder := cached_snapshot(repo)) is not None:
+            yield repo, folder
 
 
 def cache_folder() -> Path:

@@ -49,6 +49,8 @@ async def find_model(
         raise cloud_disabled(remote)
     if (model := await gateway_of(request).find(name)) is None:
         raise ApiError(404, unknown.format(wanted, short=name.short))
+    if model.fault is not None:
+        raise ApiError(400, str(model.fault))
     return model
 
 
