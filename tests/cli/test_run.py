@@ -134,4 +134,4 @@ def test_a_missing_model_is_pulled(run, server):
 def test_an_error_in_the_middle(run, server):
     server.answers = answers() | {"POST /api/generate": [{"thinking": "hm"}, {"error": "the engine died"}]}
     done = run("run", "m", "x", url=server.url)
-    assert (done.code, done.out, done.err) == (1, "Thinking...\nhm", "vllama: the engine died\n")
+    assert (done.code, done.out, done.err) == (1, "Thinking...\nhm\n", "vllama: the engine died\n")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vllama.cli._session import Style
 from vllama.cli._words import go_duration
 from vllama.cli._wrap import Wrapper, harmless
+from vllama.errors import VllamaError
 
 if TYPE_CHECKING:
     from vllama.cli._client import Server
@@ -72,8 +73,9 @@ class _Printer:
     """Thinking is set apart: in grey on a terminal, between two lines anywhere."""
 
     def __init__(self, style: Style) -> None:
-        self._colours = self._terminal = sys.stdout.isatty()
+        self._terminal = sys.stdout.isatty()
         self._style = style
+        self._began = False
         self._thinking = ""
         self._wrapper = self._new_wrapper()
 
@@ -81,7 +83,7 @@ class _Printer:
         if not text or self._style.hide_thinking:
             return
         if not self._thinking:
-            self._write(self._coloured(_BOLD_GREY, "Thinking...\n") + (_GREY if self._colours else ""))
+            self._write(self._coloured(_BOLD_GREY, "Thinking...\n") + (_GREY if self._terminal else ""))
         self._thinking += text
         self._show(text)
 
@@ -96,8 +98,8 @@ class _Printer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._close_thinking()
-        elif self._thinking:  # stopped in the middle of it
-            self._write(_RESET if self._colours else "")
+        elif self._began and issubclass(kind, VllamaError | KeyboardInterrupt):
+            self._write((_RESET if self._terminal else "") + "\n")
 
     def _close_thinking(self) -> None:
         if not self._thinking:
@@ -116,10 +118,10 @@ class _Printer:
         return Wrapper() if self._terminal and self._style.wrap else None
 
     def _coloured(self, colour: str, text: str) -> str:
-        return f"{colour}{text}{_RESET}" if self._colours else text
+        return f"{colour}{text}{_RESET}" if self._terminal else text
 
-    @staticmethod
-    def _write(text: str) -> None:
+    def _write(self, text: str) -> None:
+        self._began = True
         print(text, end="", flush=True)
 
 

@@ -71,13 +71,13 @@ def _answer(server: Server, session: Session, message: Message) -> None:
     answer = Answer()
     try:
         ask(server, "/api/chat", session.chat_request(), session.style, answer)
+        print("\n")
     except KeyboardInterrupt:
-        pass
+        print()
     finally:
         if answer.content:
             session.messages.append({"role": "assistant", "content": answer.content})
         else:
             session.messages.pop()
-    print("\n")
     if session.style.verbose and answer.last:
         print_timings(answer.last)

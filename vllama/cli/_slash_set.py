@@ -1,11 +1,10 @@
 """`/set` in the interactive chat."""
 
-from typing import Any
-
 from vllama.cli import _slash_help
 from vllama.cli._prompt import Prompt
 from vllama.cli._session import Session
-from vllama.translate.options import _BOOLEANS as BOOLEANS, _FLOATS as FLOATS, _INTEGERS as INTEGERS
+from vllama.errors import ConfigError
+from vllama.models.modelfile_parser import parse_modelfile
 
 _THINK = {"true": True, "false": False, "": True}
 
@@ -61,23 +60,10 @@ def _set_parameter(words: list[str], session: Session) -> str:
     if len(words) < 2:
         return _slash_help.PARAMETERS
     name, *values = words
+    lines = [f"PARAMETER {name} {value}" for value in values]
     try:
-        session.options[name] = read_parameter(name, values)
-    except ValueError as error:
-        return f"Couldn't set parameter: {error}"
-    return f"Set parameter '{name}' to '{', '.join(values)}'"
-
-
-def read_parameter(name: str, values: list[str]) -> Any:
-    """An option's value as the API takes it. Raises ValueError with Ollama's words."""
-    if name == "stop":
-        return values
-    kinds: dict[str, Any] = dict.fromkeys(FLOATS, float) | dict.fromkeys(INTEGERS, int)
-    if name in BOOLEANS:
-        kinds[name] = bool
-    if name not in kinds:
-        raise ValueError(f"unknown parameter '{name}'")
-    try:
-        return kinds[name](values[0])
-    except ValueError:
-        raise ValueError(f"invalid {kinds[name].__name__} value [{' '.join(values)}]") from None
+        recipe = parse_modelfile("\n".join(["FROM x", *lines]))
+    except ConfigError as error:
+        return f"Couldn't set parameter: {str(error).partition(': ')[2]}"
+    session.options |= recipe.modelfile.parameters
+    return next(iter(recipe.warnings), f"Set parameter '{name}' to '{', '.join(values)}'")

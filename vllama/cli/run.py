@@ -64,7 +64,7 @@ def run(
 
 def _words(arguments: list[str]) -> tuple[str, bool]:
     """The prompt, what a pipe brings first, and whether there is a pipe."""
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         return " ".join(arguments), False
     piped = sys.stdin.buffer.read().decode(errors="replace")
     return " ".join([piped, *arguments] if piped else arguments), True
