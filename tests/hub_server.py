@@ -1,17 +1,27 @@
 """A hub of our own for tests: the part of its HTTP API that huggingface_hub uses."""
 
+import base64
+import contextlib
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
+
+import pytest
 
 COMMIT = "a" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories by id; each a dict of file names and contents."""
+    """Repositories by id; each a dict of file names and contents.
+
+    cut, stalled: files that break off in the middle, the first time; that go on there only after `release`. wrong:
+    contents that are sent instead. sizes: what is said of files instead of their sizes. pushed: what was committed.
+    """
 
     daemon_threads = True
 
@@ -21,11 +31,16 @@ class Hub(ThreadingHTTPServer):
         self.refusals: dict[str, tuple[int, dict[str, str]]] = {}
         self.cut: set[str] = set()
         self.stalled: set[str] = set()
+        self.wrong: dict[str, bytes] = {}
+        self.sizes: dict[str, int] = {}
         self.stalling = threading.Event()
         self.release = threading.Event()
         self.ranges: list[str] = []
         self.tokens: set[str | None] = set()
         self.fetched: list[str] = []
+        self.created: list[dict[str, Any]] = []
+        self.uploads: dict[str, bytes] = {}
+        self.pushed: dict[str, dict[str, bytes]] = {}
 
     @property
     def url(self) -> str:
@@ -60,16 +75,61 @@ class Handler(BaseHTTPRequestHandler):
         _, _, name = path.partition(f"/resolve/{COMMIT}/")
         return self.send_file(name, files[name])
 
+    def do_POST(self) -> None:
+        """What a push asks for."""
+        self.server.tokens.add(self.headers.get("Authorization"))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = urlparse(self.path).path.strip("/")
+        if path in self.server.refusals:
+            status, headers = self.server.refusals[path]
+            return self.answer(status, b"{}", headers)
+        if path == "api/repos/create":
+            self.server.created.append(json.loads(body))
+            return self.answer(200, json.dumps({"url": f"{self.server.url}/org/pushed"}).encode())
+        if "/preupload/" in path:
+            files = [self.upload_mode(file["path"]) for file in json.loads(body)["files"]]
+            return self.answer(200, json.dumps({"files": files}).encode())
+        if path.endswith("/info/lfs/objects/batch"):
+            return self.answer(200, json.dumps({"objects": [*map(self.upload, json.loads(body)["objects"])]}).encode())
+        repo, _, _ = path.removeprefix("api/models/").partition("/commit/")
+        self.server.pushed[repo] = dict(filter(None, map(self.committed, body.splitlines())))
+        commit = {"commitUrl": f"{self.server.url}/{repo}/commit/{COMMIT}", "commitOid": COMMIT}
+        return self.answer(200, json.dumps(commit).encode())
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.uploads[hashlib.sha256(body).hexdigest()] = body
+        self.answer(200, b"")
+
+    def upload_mode(self, path: str) -> dict[str, Any]:
+        return {"path": path, "uploadMode": "lfs" if is_lfs(path) else "regular", "shouldIgnore": False}
+
+    def upload(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        return wanted | {"actions": {"upload": {"href": f"{self.server.url}/upload/{wanted['oid']}"}}}
+
+    def committed(self, line: bytes) -> tuple[str, bytes] | None:
+        change = json.loads(line)
+        value = change["value"]
+        if change["key"] == "file":
+            return value["path"], base64.b64decode(value["content"])
+        return (value["path"], self.server.uploads[value["oid"]]) if change["key"] == "lfsFile" else None
+
     def listing(self, path: str, repo: str, files: dict[str, bytes]) -> Any:
         if "/tree/" in path:
-            return [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in files.items()
-            ]
+            return [self.entry(name, content) for name, content in files.items()]
         return {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
 
+    def entry(self, name: str, content: bytes) -> dict[str, Any]:
+        size = self.server.sizes.get(name, len(content))
+        entry = {"type": "file", "path": name, "size": size, "oid": hashlib.sha1(content).hexdigest()}
+        if is_lfs(name):
+            entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 130}
+        return entry
+
     def send_file(self, name: str, content: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        etag = (hashlib.sha256 if is_lfs(name) else hashlib.sha1)(content).hexdigest()
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        content = self.server.wrong.get(name, content)
         start, status = 0, 200
         if wanted := self.headers.get("Range"):
             self.server.ranges.append(wanted)
@@ -78,15 +138,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return self.answer(status, content[start:], headers)
         self.server.fetched.append(name)
-        broken = name in self.server.cut or name in self.server.stalled
-        self.answer(status, content[start:], headers, only=(len(content) - start) // 2 if broken else None)
-        if name in self.server.stalled:
-            self.server.stalling.set()
-            self.server.release.wait(30)
-        if broken:
+        rest = content[start:]
+        half = len(rest) // 2 if name in self.server.cut or name in self.server.stalled else len(rest)
+        self.answer(status, rest, headers, only=half)
+        if name in self.server.cut:
             self.server.cut.discard(name)
             self.close_connection = True
             self.connection.close()
+        elif name in self.server.stalled:
+            self.server.stalling.set()
+            self.server.release.wait(30)
+            self.wfile.write(rest[half:])
         return None
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, only: int | None = None) -> None:
@@ -97,3 +159,28 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body[:only])
             self.wfile.flush()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that huggingface_hub takes for the only one, with its cache below the folder."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with Hub() as hub:
+        monkeypatch.setenv("HF_HOME", str(folder / "hf"))
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield hub
+        finally:
+            hub.release.set()
+            hub.shutdown()
+            thread.join()
+
+
+def is_lfs(name: str) -> bool:
+    return name.endswith((".safetensors", ".gguf", ".bin"))

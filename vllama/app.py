@@ -28,6 +28,7 @@ from vllama.routes import (
     inference,
     models,
     openai,
+    pulls,
     ranking,
     responses,
     tokens,
@@ -38,6 +39,7 @@ logger = logging.getLogger("vllama")
 
 _ENDPOINTS = (
     models,
+    pulls,
     inference,
     embeddings,
     tokens,

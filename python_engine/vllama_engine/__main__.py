@@ -1,7 +1,8 @@
-"""`python -m vllama_engine flags|serve`: see the README beside the package."""
+"""`python -m vllama_engine flags|serve|merge`: see the README beside the package."""
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def main() -> int:
@@ -12,12 +13,19 @@ def main() -> int:
     serve.add_argument("--guard-fd", type=int, required=True, help="the engine is killed when this descriptor closes")
     serve.add_argument("--spare-core", action="store_true", help="leave one CPU core to everything else")
     serve.add_argument("vllm_args", nargs="*", help="vLLM's own arguments, after --")
+    merge = commands.add_parser("merge", help="add an adapter to its base model's weights")
+    for name in ("--adapter", "--base", "--output"):
+        merge.add_argument(name, type=Path, required=True, help="a folder")
     arguments = parser.parse_args()
     # Each command imports only what it needs: the guard stays a few megabytes small.
     if arguments.command == "flags":
         from vllama_engine.flags import print_flags
 
         return print_flags()
+    if arguments.command == "merge":
+        from vllama_engine.merge import run_merge
+
+        return run_merge(arguments.adapter, arguments.base, arguments.output)
     from vllama_engine.guard import run_guarded
     from vllama_engine.server import run_server
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "engine")
+COMMANDS = ("serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "merge", "engine")
 
 
 def test_help_names_the_commands(run):

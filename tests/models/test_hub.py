@@ -1,20 +1,21 @@
 """Downloads against a hub of our own."""
 
 import asyncio
+import hashlib
+import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.hub_server import COMMIT, Hub
+from tests.hub_server import COMMIT, Hub, serving
 from vllama.errors import ConfigError
 from vllama.models import hub
 from vllama.models._repository import wanted_files
-from vllama.models.hub import DownloadProgress, cached_snapshot, download, is_hub_id
+from vllama.models.hub import DownloadProgress, FileProgress, cached_snapshot, download, is_hub_id
 
 TOKEN = "hf_secret"
 
@@ -34,19 +35,8 @@ WANTED = {"config.json", "tokenizer.json", "README.md", "model.safetensors"}
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with Hub() as hub_server:
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_ENDPOINT", hub_server.url)
-        monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        thread = threading.Thread(target=hub_server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving(tmp_path, monkeypatch) as hub_server:
         yield hub_server
-        hub_server.release.set()
-        hub_server.shutdown()
-        thread.join()
 
 
 def ignore(progress: DownloadProgress) -> None:
@@ -63,7 +53,14 @@ async def test_download(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (path / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
     size = sum(len(MODEL[name]) for name in WANTED)
     assert reports[0] == DownloadProgress("listing")
-    assert reports[-1] == DownloadProgress("downloading", size, size)
+    last = reports[-1]
+    assert (last.phase, last.completed, last.total) == ("downloading", size, size)
+    weights = MODEL["model.safetensors"]
+    listed = {file.name: file for file in last.files}
+    assert listed.keys() == WANTED
+    digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
+    assert listed["model.safetensors"] == FileProgress("model.safetensors", digest, len(weights), len(weights))
+    assert all(re.fullmatch("sha256:[0-9a-f]{64}", file.digest) for file in last.files)
     assert all(0 <= report.completed <= report.total for report in reports)
     assert [report.completed for report in reports] == sorted(report.completed for report in reports)
     assert server.tokens == {f"Bearer {TOKEN}"}
@@ -78,15 +75,62 @@ async def test_download(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cached_snapshot("org/model") is None
 
 
+WEIGHTS = bytes(range(256)) * 20_000
+
+
+def resumed_at(server: Hub) -> list[int]:
+    return [int(wanted.removeprefix("bytes=").rstrip("-")) for wanted in server.ranges]
+
+
 async def test_a_cut_connection_is_resumed(server: Hub) -> None:
-    # huggingface_hub writes pieces of ten megabytes: only whole ones survive the cut.
-    weights = bytes(24_000_000)
-    server.repos["org/model"] = MODEL | {"model.safetensors": weights}
+    server.repos["org/model"] = MODEL | {"model.safetensors": WEIGHTS}
     server.cut = {"model.safetensors"}
     path = await download("org/model", revision="main", report=ignore)
-    assert (path / "model.safetensors").read_bytes() == weights
-    assert len(server.ranges) == 1
-    assert 0 < int(server.ranges[0].removeprefix("bytes=").rstrip("-")) < len(weights)
+    assert (path / "model.safetensors").read_bytes() == WEIGHTS
+    assert resumed_at(server) == [2 * 2**20]  # of half the file, whole pieces
+
+
+async def test_a_download_that_was_ended_is_resumed(server: Hub) -> None:
+    server.repos["org/model"] = MODEL | {"model.safetensors": WEIGHTS}
+    server.stalled = {"model.safetensors"}
+    arrived = asyncio.Event()
+
+    def report(progress: DownloadProgress) -> None:
+        if progress.completed >= 2**20:
+            arrived.set()
+
+    first = asyncio.create_task(download("org/model", revision=None, report=report))
+    await arrived.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    server.stalled.clear()
+    path = await download("org/model", revision=None, report=ignore)
+    assert (path / "model.safetensors").read_bytes() == WEIGHTS
+    assert resumed_at(server)[0] >= 2**20
+
+
+async def test_what_was_sent_wrong_is_not_kept(server: Hub) -> None:
+    server.repos["org/model"] = MODEL
+    server.wrong = {"model.safetensors": MODEL["model.safetensors"][::-1]}
+    with pytest.raises(hub.DigestMismatchError) as raised:
+        await download("org/model", revision=None, report=ignore)
+    wanted, got = (
+        hashlib.sha256(content).hexdigest() for content in (MODEL["model.safetensors"], *server.wrong.values())
+    )
+    text = f"digest mismatch, file must be downloaded again: want sha256:{wanted} got sha256:{got}"
+    assert str(raised.value) == text
+    assert cached_snapshot("org/model") is None
+    server.wrong = {}
+    assert await download("org/model", revision=None, report=ignore) == cached_snapshot("org/model")
+    assert server.ranges == []
+
+
+async def test_a_full_disk(server: Hub) -> None:
+    server.repos["org/model"] = MODEL
+    server.sizes = {"model.safetensors": 10**17}
+    with pytest.raises(hub.NoSpaceError, match=r"100000000\.0 GB are needed in /.*, [\d.]+ GB are free: free some"):
+        await download("org/model", revision=None, report=ignore)
+    assert "model.safetensors" not in server.fetched
 
 
 REFUSALS: list[tuple[str, tuple[int, dict[str, str]] | dict[str, bytes] | None, type[hub.HubError], str]] = [
@@ -105,7 +149,13 @@ REFUSALS: list[tuple[str, tuple[int, dict[str, str]] | dict[str, bytes] | None, 
         "org/mlx",
         {"model.safetensors": b"x", "config.json": b'{"quantization": {"bits": 4, "group_size": 64}}'},
         hub.UnsupportedRepositoryError,
-        "quantised for MLX",
+        "quantised for MLX: vLLM needs safetensors: choose the original",
+    ),
+    (
+        "org/Qwen3-4B-GGUF",
+        {"m.gguf": b"x"},
+        hub.UnsupportedRepositoryError,
+        "holds only GGUF files: vLLM needs safetensors: use Qwen/Qwen3-4B instead",
     ),
 ]
 
@@ -129,6 +179,15 @@ async def test_unreachable(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(hub.HubUnreachableError, match=r"http://127\.0\.0\.1:1 cannot be reached"):
         await download("org/model", revision=None, report=ignore)
+
+
+async def test_what_is_here_needs_no_network(
+    cache: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    folder = cache({"config.json": "{}", "model.safetensors": ""})
+    assert await download("org/model", revision=None, report=ignore) == folder
 
 
 async def stalled(server: Hub) -> None:
@@ -191,6 +250,7 @@ async def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         ("pass", hub.HubError, "ended without a word"),
         ("print('no JSON')", hub.HubError, "ended without a word"),
         ("raise SystemExit('secret hf_secret told')", hub.HubError, "secret *** told"),
+        ("raise SystemExit('told hf_abcdefghijklmnopqrst')", hub.HubError, "told ***"),
         ("import sys; sys.stderr.write('x' * 300000); sys.exit('\\nend')", hub.HubError, "downloaded: end"),
         ("""print('{"error": "no_space", "detail": "9 GB"}')""", hub.NoSpaceError, "does not fit on the disk: 9 GB"),
         ("""print('{"error": "interrupted", "detail": "x"}')""", hub.DownloadInterruptedError, "try again"),

@@ -446,6 +446,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         ({"params.json": "{}", "consolidated.safetensors": "x"}, "Mistral's own format"),
         ({"adapter_config.json": {"base_model_name_or_path": "org/base"}}, "is a LoRA adapter of org/base"),
         ({"adapter_config.json": "garbage"}, "is a LoRA adapter of its base model"),
+        ({"adapter_model.safetensors": "x"}, "without adapter_config.json"),
     ],
 )
 def test_other_folders(build: Build, files: dict[str, Any], told: str) -> None:

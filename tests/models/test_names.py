@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from vllama.errors import ConfigError
-from vllama.models.names import InvalidName, ModelName, is_valid, name_from_source, parse, parse_model_argument
+from vllama.models.names import (
+    InvalidName,
+    ModelName,
+    is_valid,
+    name_from_source,
+    parse,
+    parse_model_argument,
+    trained_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +39,14 @@ from vllama.models.names import InvalidName, ModelName, is_valid, name_from_sour
         ("x:cloud", "x:cloud", None),
         ("x:20b-cloud", "x:20b-cloud", None),
         ("x" * 80, "x" * 80 + ":latest", None),
+        ("peft:demo", "peft:demo", "registry.ollama.ai/library/peft:demo"),
+        ("peft:demo:sql", "peft:demo:sql", "registry.ollama.ai/library/peft:demo:sql:latest"),
+        ("peft:demo:sql:latest", "peft:demo:sql", None),
+        ("registry.ollama.ai/library/rl:demo:sql:latest", "rl:demo:sql", None),
+        ("RL:Qwen3-4B:Maths:step-100", "RL:Qwen3-4B:Maths:step-100", None),
+        ("peft:demo:sql:100:latest", "peft:demo:sql:100", None),
+        ("peft:demo:sql:latest:latest", "peft:demo:sql", None),
+        ("peft:demo:cloud", "peft:demo:cloud", None),
     ],
 )
 def test_parse(text: str, short: str, qualified: str | None) -> None:
@@ -58,6 +74,10 @@ def test_parse(text: str, short: str, qualified: str | None) -> None:
         "-x",
         ".x",
         "x:-y",
+        "peft:a:b:c:d",
+        "peft:a::c",
+        "peft:a/b:c",
+        "me/peft:a:b",
         "na.me/x",
         "x:a:b",
         "x:a/b",
@@ -90,6 +110,27 @@ def test_both_sources(text: str) -> None:
     with pytest.raises(InvalidName) as raised:
         parse(text)
     assert str(raised.value) == f'use either :local or :cloud, not both: "{text}"'
+
+
+def test_names_of_training_runs() -> None:
+    assert parse("PEFT:demo:SQL:100").key == parse("peft:Demo:sql:100:latest").key
+    name = parse("peft:demo:cloud")
+    assert (name.is_trained, name.is_remote, name.hub_id, parse(name.qualified) == name) == (True, False, None, True)
+    assert not parse("peft:demo").is_trained
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        (("peft", "demo", "sql"), "peft:demo:sql"),
+        (("peft", "demo:latest", "sql", "checkpoint-10"), "peft:demo:sql:checkpoint-10"),
+        (("rl", "Qwen/Qwen3-4B:latest", "my job!"), "rl:Qwen3-4B:my-job"),
+        (("rl", "qwen3:4b", "x"), "rl:qwen3-4b:x"),
+        (("peft", "", "x"), "peft:unknown:x"),
+    ],
+)
+def test_trained_name(parts: tuple[str, ...], name: str) -> None:
+    assert trained_name(*parts).short == name
 
 
 def test_invalid_name_is_a_value_error() -> None:

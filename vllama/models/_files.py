@@ -1,4 +1,4 @@
-"""The small files of a model folder, and folders that are something else."""
+"""The small files of a model folder."""
 
 import json
 from pathlib import Path
@@ -49,22 +49,6 @@ def require_config(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def refuse_other_folders(path: Path) -> None:
-    """Tell what the path is, where it is no checkpoint folder."""
-    try:
-        if not path.exists():
-            raise ConfigError(f"{path} does not exist", "check the path of the model folder")
-        if not path.is_dir():
-            raise ConfigError(*_no_folder(path))
-        names = {entry.name for entry in path.iterdir()}
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read", error.strerror or str(error)) from error
-    if not names:
-        raise ConfigError(f"{path} is empty", "put the model's config.json and *.safetensors files there")
-    if "config.json" not in names:
-        raise ConfigError(*_no_checkpoint(path, names))
-
-
 def read_tokens(path: Path, tokenizer_config: dict[str, Any]) -> frozenset[str] | None:
     """The tokenizer's added tokens, or None where its files do not list them."""
     tokens = _tokenizer_json_tokens(path / "tokenizer.json")
@@ -102,30 +86,3 @@ def is_mlx(config: dict[str, Any]) -> bool:
         and "group_size" in settings
         and not (isinstance(other, dict) and other.get("quant_method"))
     )
-
-
-def _no_folder(path: Path) -> tuple[str, str]:
-    if path.suffix == ".gguf":
-        return f"{path} is a GGUF file", "vLLM needs the safetensors model it was made from"
-    if path.suffix in {".safetensors", ".bin"}:
-        return f"{path} is a single file of weights", f"name its folder instead: {path.parent}"
-    return f"{path} is a file", "name the folder that holds config.json and *.safetensors"
-
-
-def _no_checkpoint(path: Path, names: set[str]) -> tuple[str, str]:
-    if "adapter_config.json" in names:
-        base = read_json(path / "adapter_config.json").get("base_model_name_or_path") or "its base model"
-        return (
-            f"{path} is a LoRA adapter of {base}, not a model",
-            "serve the base model and add this folder as an adapter",
-        )
-    if "model_index.json" in names:
-        return f"{path} is a diffusers pipeline", "vLLM serves language and embedding models only"
-    if any(name.endswith(".gguf") for name in names):
-        return f"{path} holds only GGUF files", "vLLM needs the safetensors model they were made from"
-    if "params.json" in names and any(name.startswith("consolidated") for name in names):
-        return (
-            f"{path} is in Mistral's own format, without config.json",
-            "download the repository's config.json as well",
-        )
-    return f"{path} has no config.json", "name the folder that holds config.json and *.safetensors"

@@ -48,7 +48,7 @@ def weight_files(folder: Path) -> list[WeightFile]:
     if paths := _without_consolidated(sorted(folder.glob("*.safetensors"))):
         return [read_header(path) for path in paths]
     pickled = [path for path in sorted(folder.glob("*.bin")) if path.name.startswith(("pytorch_model", "model"))]
-    return [_pickled(path) for path in pickled]
+    return [read_pickled(path) for path in pickled]
 
 
 def read_header(path: Path) -> WeightFile:
@@ -126,10 +126,12 @@ def _without_consolidated(paths: list[Path]) -> list[Path]:
     return [path for path in paths if not path.name.startswith("consolidated")] or paths
 
 
-def _pickled(path: Path) -> WeightFile:
+def read_pickled(path: Path) -> WeightFile:
+    """A pickled file of weights: its size, and pages of it to tell it from others."""
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             _refuse_pointer(path, file.read(len(_LFS_POINTER)))
-        return WeightFile(path, path.stat().st_size)
+            return WeightFile(path, size, fingerprint=b"".join(_samples(file, 0, size)))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read", error.strerror or str(error)) from error

@@ -1,37 +1,48 @@
 """Hugging Face repositories: what is in the local cache, and fetching what is not."""
 
 import asyncio
-import contextlib
-import json
 import os
 import re
-import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vllama.errors import ConfigError, VllamaError
+from vllama.models import _child, library
 from vllama.models._files import read_json
 from vllama.models._repository import has_weights, wanted_files
 from vllama.models._safetensors import INDEX
+from vllama.models._sharing import Shared
 
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 _LONGEST_ID = 96
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_LONGEST_LINE = 1_000_000
-STALL_S = 300.0
-"""Most seconds between two signs of progress: a download that shows none keeps other models from being loaded."""
+_AT_ONCE = 3
+"""Downloads; each has several connections of its own, and more would not be faster."""
+
+
+@dataclass(frozen=True)
+class FileProgress:
+    """One file of a download. digest: `sha256:` and 64 hexadecimal digits. total, completed: bytes."""
+
+    name: str
+    digest: str
+    total: int
+    completed: int
 
 
 @dataclass(frozen=True)
 class DownloadProgress:
-    """phase: `listing` or `downloading`. Bytes; both 0 while listing."""
+    """phase: `waiting` for other downloads, `listing` or `downloading`. Bytes and files; none of them until listed."""
 
     phase: str
     completed: int = 0
     total: int = 0
+    files: tuple[FileProgress, ...] = ()
+
+
+Report = Callable[[DownloadProgress], None]
 
 
 class HubError(VllamaError):
@@ -68,6 +79,14 @@ class NoSpaceError(HubError):
 
 class DownloadInterruptedError(HubError):
     """It began, and failed too often on the way."""
+
+
+class DigestMismatchError(HubError):
+    """What came is not what the hub said would come."""
+
+
+class NoTokenError(HubError):
+    """There is no token to push with."""
 
 
 _NEEDS_SAFETENSORS = "vLLM needs safetensors: choose the original repository that it was made from"
@@ -122,6 +141,18 @@ ERRORS: Mapping[str, tuple[type[HubError], str, str]] = {
         "the download of {repo} was cut off again and again",
         "try again: what is already here is kept ({detail})",
     ),
+    "digest_mismatch": (DigestMismatchError, "digest mismatch, file must be downloaded again", "{detail}"),
+    "no_token": (
+        NoTokenError,
+        "{repo} cannot be written without a token",
+        "make one with write access at {endpoint}/settings/tokens and set HF_TOKEN",
+    ),
+    "not_allowed": (
+        InvalidTokenError,
+        "access denied: the token may not write {repo}",
+        "give it write access at {endpoint}/settings/tokens, or push to a repository of your own",
+    ),
+    "push_failed": (HubError, "{repo} could not be pushed", "{detail}"),
     "failed": (HubError, "{repo} could not be downloaded", "{detail}"),
 }
 """By the kinds that the worker reports."""
@@ -160,95 +191,70 @@ def cache_folder() -> Path:
     return Path(os.path.expandvars(given or str(Path(home) / "hub"))).expanduser()
 
 
-async def download(repo: str, *, revision: str | None = None, report: Callable[[DownloadProgress], None]) -> Path:
+_downloads: Shared[tuple[Path, str, str | None], DownloadProgress, Path] = Shared(
+    _AT_ONCE, waiting=DownloadProgress("waiting")
+)
+
+
+async def download(repo: str, *, revision: str | None = None, report: Report) -> Path:
     """Fetch what vLLM needs of a repository into the Hugging Face cache, and resume what a former call began.
 
-    Raises a HubError; cancelling the task ends the download at once.
+    Who asks for what is on its way already joins in. Raises a HubError; when the tasks of all who wait are cancelled,
+    the download ends at once.
     """
     if not _HUB_ID.fullmatch(repo):
         raise ConfigError(f"{repo!r} is not a Hugging Face repository", "write ORGANISATION/NAME")
+    key = (cache_folder(), repo, revision)
+    return await _downloads.join(key, lambda report_all: _download(repo, revision, report_all), report)
+
+
+async def _download(repo: str, revision: str | None, report: Report) -> Path:
     if _is_offline():
-        if (folder := cached_snapshot(repo, revision)) is not None:
+        if (folder := await asyncio.to_thread(cached_snapshot, repo, revision)) is not None:
             return folder
-        raise _error("offline", repo, revision)
+        raise hub_error("offline", repo, revision)
     process = await _start_worker(repo, revision)
-    complaint = asyncio.create_task(_tail(process))
-    try:
-        result = await _follow(process, report)
-    finally:
-        # Reached on cancellation too: nobody else ends this process.
-        await asyncio.shield(_end(process))
-        said = await complaint
-    if isinstance(path := result.get("path"), str):
-        return Path(path)
-    kind = str(result.get("error"))
-    detail = str(result.get("detail") or said or "the download process ended without a word")
-    raise _error(kind if kind in ERRORS else "failed", repo, revision, detail)
+    result = await _child.follow(process, reporting(report))
+    if "done" in result:
+        return Path(result["done"][0])
+    error = hub_error(str(result["error"]), repo, revision, str(result.get("detail")))
+    if isinstance(error, HubUnreachableError):
+        folder = await asyncio.to_thread(cached_snapshot, repo, revision)
+        if folder is not None:
+            return folder
+    raise error
 
 
 async def _start_worker(repo: str, revision: str | None) -> asyncio.subprocess.Process:
-    """In a process group of its own, with a pipe as stdin whose end tells it that we are gone."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "vllama.models.hub_worker", repo, *([revision] if revision else [])),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        limit=_LONGEST_LINE,
-    )
+    return await _child.start("vllama.models.hub_worker", [repo, *([revision] if revision else [])])
 
 
-async def _follow(process: asyncio.subprocess.Process, report: Callable[[DownloadProgress], None]) -> dict[str, Any]:
-    """Report progress until the line that ends it."""
-    assert process.stdout is not None
-    while line := await _next_line(process.stdout):
-        try:
-            message = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(message, dict):
-            continue
-        if "path" in message or "error" in message:
-            return message
-        if "phase" in message:
-            report(DownloadProgress(message["phase"], message.get("completed", 0), message.get("total", 0)))
-    return {}
+def reporting(report: Report) -> Callable[[_child.Message], None]:
+    """Puts together what the worker says of the files at first, and then of their sizes."""
+    files: list[FileProgress] = []
+
+    def on_message(message: _child.Message) -> None:
+        nonlocal files
+        if message.get("phase") == "listing":
+            report(DownloadProgress("listing"))
+        if "files" in message:
+            files = [FileProgress(name, digest, total, 0) for name, digest, total in message["files"]]
+        if "completed" in message:
+            pairs = zip(files, message["completed"], strict=True)
+            files = [replace(file, completed=completed) for file, completed in pairs]
+            completed, total = sum(file.completed for file in files), sum(file.total for file in files)
+            report(DownloadProgress("downloading", completed, total, tuple(files)))
+
+    return on_message
 
 
-async def _next_line(output: asyncio.StreamReader) -> bytes:
-    """The next line, or what stands for it when none has come for STALL_S."""
-    try:
-        async with asyncio.timeout(STALL_S):
-            return await output.readline()
-    except TimeoutError:
-        return json.dumps({"error": "interrupted", "detail": f"no byte came for {STALL_S:.0f} s"}).encode()
-
-
-async def _tail(process: asyncio.subprocess.Process) -> str:
-    """The last line on stderr; reading all of it keeps the worker from blocking on a full pipe."""
-    assert process.stderr is not None
-    last = ""
-    while chunk := await process.stderr.read(65536):
-        last = (last + chunk.decode(errors="replace"))[-2000:]
-    lines = last.strip().splitlines()
-    token = os.environ.get("HF_TOKEN")
-    return (lines[-1].replace(token, "***") if token else lines[-1]) if lines else ""
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.stdin.close()
-    await process.stdout.read()
-    await process.wait()
-
-
-def _error(kind: str, repo: str, revision: str | None, detail: str = "") -> HubError:
-    error, message, advice = ERRORS[kind]
+def hub_error(kind: str, repo: str, revision: str | None, detail: str = "") -> HubError:
+    """What a kind of failure, as the workers report it, means to whoever wanted the repository."""
+    error, message, advice = ERRORS.get(kind, ERRORS["failed"])
     endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     words = {"repo": repo, "revision": revision or "main", "endpoint": endpoint, "detail": detail}
+    if advice == _NEEDS_SAFETENSORS and (original := library.safetensors_of(repo)):
+        advice = f"vLLM needs safetensors: use {original} instead"
     return error(message.format(**words), advice.format(**words))
 
 

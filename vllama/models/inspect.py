@@ -11,7 +11,8 @@ from typing import Any
 from vllama.engine.parsers import Parsers, choose_parsers
 from vllama.errors import ConfigError
 from vllama.models import _config, _quantization, _template
-from vllama.models._files import read_json, read_json_list, read_tokens, refuse_other_folders, require_config
+from vllama.models._files import read_json, read_json_list, read_tokens, require_config
+from vllama.models._folders import refuse_other_folders
 from vllama.models._safetensors import Tensor, WeightFile, weight_files
 from vllama.models.fim import fim_format
 

@@ -1,6 +1,7 @@
 """Model names: what clients say.
 
-`[scheme://][host/][namespace/]model[:tag]`, with Ollama's defaults, limits and short form.
+`[scheme://][host/][namespace/]model[:tag]`, with Ollama's defaults, limits and short form; and the names of what
+training has left, `peft:<base>:<job>[:<checkpoint>]` and `rl:<base>:<job>[:<checkpoint>]`, whose colons are no tags.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _TAG = _MODEL
 _LONGEST_PART = 80
+_TRAINED_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
+_TRAINED = re.compile(rf"((?:peft|rl)(?::{_TRAINED_PART}){{2,3}}?)(?::{TAG})*", re.IGNORECASE)
 _HUB_CACHE_FOLDER = re.compile(r"models--(.+)")
 
 
@@ -40,6 +43,8 @@ class ModelName:
         """The display form: defaults left out, the tag always shown."""
         if self.host != HOST:
             return self.qualified
+        if self.is_trained:
+            return self.model
         if self.namespace != NAMESPACE:
             return f"{self.namespace}/{self.model}:{self.tag}"
         return f"{self.model}:{self.tag}"
@@ -60,6 +65,11 @@ class ModelName:
         return f"{self.namespace}/{self.model}" if named else None
 
     @property
+    def is_trained(self) -> bool:
+        """Whether it names a checkpoint of a training run: the colons are then part of the model's own name."""
+        return ":" in self.model
+
+    @property
     def is_remote(self) -> bool:
         """Whether it reads as a model of Ollama's cloud: `x:cloud`, `x:20b-cloud`."""
         return _source(self.tag) == "cloud"
@@ -74,6 +84,8 @@ class ModelName:
 
 def parse(text: str) -> ModelName:
     """The name in `text`, with what is left out filled in; raises InvalidName."""
+    if trained := _TRAINED.fullmatch(text.removeprefix(f"{HOST}/{NAMESPACE}/")):
+        return ModelName(HOST, NAMESPACE, trained[1], TAG)
     rest, tag = _cut_tag(_without_local(text))
     *front, model = rest.rsplit("/", 2)
     namespace = front.pop() if front else NAMESPACE
@@ -106,6 +118,12 @@ def name_from_source(source: str) -> str:
     *organisation, model = source.strip("/").split("/")
     parts = [_clean(part, dots=False) for part in organisation[-1:]] + [_clean(model)]
     return "/".join(parts)
+
+
+def trained_name(kind: str, base: str, job: str, checkpoint: str = "") -> ModelName:
+    """The name of what a training run has left. base: the base model's name, or "" where nobody knows it."""
+    parts = [base.removesuffix(f":{TAG}").rsplit("/", 1)[-1] or "unknown", job, *([checkpoint] if checkpoint else [])]
+    return parse(":".join([kind, *(_clean(part) for part in parts)]))
 
 
 def parse_model_argument(text: str) -> tuple[str | None, str]:

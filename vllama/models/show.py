@@ -9,10 +9,9 @@ from vllama.models._safetensors import Tensor
 from vllama.models.catalogue import Model
 from vllama.models.inspect import Checkpoint
 from vllama.models.modelfile_text import modelfile_text, parameters_text, template_of
+from vllama.translate.template import NO_TEMPLATE
 
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "MXFP4": 38}
-_NO_TEMPLATE = "{{ .Prompt }}"
-"""What Ollama shows of a model that takes prompts as they are."""
 
 
 def description(
@@ -33,7 +32,7 @@ def description(
         "license": model.checkpoint.license if model.checkpoint else None,
         "modelfile": modelfile_text(model, options or {}),
         "parameters": parameters_text(model.modelfile.parameters),
-        "template": template_of(model) or (_NO_TEMPLATE if model.checkpoint else None),
+        "template": template_of(model) or (NO_TEMPLATE if model.checkpoint else None),
         "system": model.modelfile.system,
         "details": details(model, lengths=False),
         "messages": [{"role": role, "content": content} for role, content in model.modelfile.messages],

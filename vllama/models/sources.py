@@ -68,7 +68,7 @@ def read_models(arguments: Sequence[str], adapters: Sequence[str], inspector: In
 
     Raises ConfigError for a source that cannot be served, with the reason.
     """
-    given = [_read_lora(argument) for argument in adapters]
+    given = [read_lora(argument) for argument in adapters]
     models = []
     for name, source in map(_read_argument, arguments or BUILT_IN):
         if (path := _folder(source)) is not None and is_adapter(path) and not (path / "config.json").exists():
@@ -223,7 +223,7 @@ def _read_argument(argument: str) -> tuple[ModelName, str]:
     return _named(given or name_from_source(source)), source
 
 
-def _read_lora(argument: str) -> tuple[ModelName, Path, str]:
+def read_lora(argument: str) -> tuple[ModelName, Path, str]:
     """`NAME=PATH[@BASE]`."""
     name, separator, rest = argument.partition("=")
     path, at, base = rest.rpartition("@") if "@" in rest and not Path(rest).expanduser().exists() else (rest, "", "")

@@ -18,6 +18,8 @@ _INTEGERS = (
     "num_thread", "draft_num_predict",
 )  # fmt: skip
 _BOOLEANS = ("use_mmap",)
+KINDS = dict.fromkeys(_FLOATS, "float") | dict.fromkeys(_INTEGERS, "int") | dict.fromkeys(_BOOLEANS, "bool")
+"""Go's names for what the options are, which Ollama's errors use; `stop` is a list of texts."""
 _INEXPRESSIBLE = {"typical_p": 1.0, "num_keep": 4, "draft_num_predict": 4}
 """Options about the reply that vLLM has no word for, with the values that mean nothing. Those that place the engine on
 the machine (`num_gpu`, `num_thread`, …) are not the client's to choose here and not worth a word."""

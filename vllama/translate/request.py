@@ -1,6 +1,5 @@
 """Ollama's generate and chat requests into bodies for the engine's OpenAI routes."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from vllama.models.fim import fim_prompt
 from vllama.models.modelfile import Modelfile
 from vllama.translate.messages import engine_messages, engine_tool
 from vllama.translate.options import check_options, sampling_parameters
+from vllama.translate.template import is_go_template
 from vllama.wire.ollama import ChatRequest, GenerateRequest, Inference, Message
 
 CHAT_PATH = "/v1/chat/completions"
@@ -24,7 +24,6 @@ RENDERED = ("chat_template_kwargs", "chat_template", "tools", "add_generation_pr
 _LEVELS = ("low", "medium", "high", "max")
 _CONSTRAINTS = ("regex", "choice", "grammar", "json", "json_object", "structural_tag")
 _MOST_LOGPROBS = 20
-_GO_TEMPLATE = re.compile(r"\{\{-?\s*(\.|if\b|range\b|end\b|else\b|with\b|\$)")
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ def _tool_choice(value: Any) -> dict[str, Any]:
 def _template(template: str | None) -> dict[str, Any]:
     if not template:
         return {}
-    if _GO_TEMPLATE.search(template):
+    if is_go_template(template):
         raise ApiError(400, "template: Go templates are not rendered; send a Jinja template, or the prompt with raw")
     return {"chat_template": template}
 

@@ -1,0 +1,36 @@
+"""`vllama merge`: a model of an adapter and its base."""
+
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    name: Annotated[str, typer.Argument(help="An adapter: its name, or NAME=FOLDER[@BASE].", show_default=False)],
+    output: Annotated[
+        str | None, typer.Option(help="Name of the new model (the adapter's).", show_default=False)
+    ] = None,
+) -> None:
+    """Merge an adapter into its base's weights, as those need that vLLM does not load (DoRA, whole modules ...).
+
+    The result is a model of its own, served under the adapter's name or the one that --output gives.
+    """
+    from vllama.cli._install import install_engine
+    from vllama.cli._progress import show_install
+    from vllama.engine.merge import merge as merge_folders
+    from vllama.models.merging import base_folder, find_adapter, merged_folder, read_name, register
+    from vllama.models.store import Store
+    from vllama.server import open_catalogue
+    from vllama.settings import load
+
+    settings = load()
+    store = Store(settings.home / "models")
+    adapter = find_adapter(name, open_catalogue(settings, store), ())
+    assert adapter.adapter is not None
+    base = base_folder(adapter)
+    target = read_name(output) if output else adapter.name
+    environment = install_engine(settings)
+    with show_install() as report:
+        folder = merge_folders(adapter.adapter.path, base, merged_folder(store, target), environment, report)
+    register(store, target, folder, adapter)
+    typer.echo(f"{target.short}: {adapter.name.short} merged into {adapter.parent or base}, in {folder}")
