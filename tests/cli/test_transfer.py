@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from vllama.cli._steps import Step, show_transfer
+from vllama.errors import VllamaError
 
 LAYER = {"status": "pulling 0123456789ab", "digest": "sha256:0123456789ab", "total": 2_000_000_000}
 PULL = [
@@ -53,15 +54,22 @@ def test_an_error_at_once(run, server):
     assert (done.code, done.err) == (1, "vllama: pull model manifest: file does not exist\n")
 
 
-def test_bars_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
+
+def on_terminal(monkeypatch) -> Terminal:
+    """No fixture: pytest takes over the streams between those and the test."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
+    return terminal
+
+
+def test_bars_on_a_terminal(monkeypatch):
+    terminal = on_terminal(monkeypatch)
     with show_transfer() as show:
         for chunk in PULL:
             show(Step(chunk["status"], chunk.get("total", 0), chunk.get("completed", 0)))
@@ -71,3 +79,17 @@ def test_bars_on_a_terminal(monkeypatch):
     assert "2.0/2.0 GB" in last
     assert "success" in last
     assert "writing manifest" not in last
+
+
+def test_what_failed_does_not_go_on(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+
+    def fail():
+        with show_transfer() as show:
+            show(Step("pulling manifest"))
+            raise VllamaError("no")
+
+    with pytest.raises(VllamaError):
+        fail()
+    *_, last = terminal.getvalue().split("\x1b[2K")
+    assert last == "\x1b[?25h"  # only the cursor comes back

@@ -83,4 +83,7 @@ def _bars() -> Iterator[Show]:
             now.update(status, visible=False)
 
     with Live(Group(layers, now), console=Console(stderr=True)):
-        yield show
+        try:
+            yield show
+        finally:  # what failed goes on no more
+            now.update(status, visible=now.finished)
