@@ -100,6 +100,7 @@ def test_a_conversation(server, terminal, home):
     terminal.say("one")
     terminal.expect("Thinking...\nhm\n...done thinking.\n\n" + ("word " * 15).rstrip())
     terminal.expect("\nword word")
+    assert "\x1b[90m\x1b[1mThinking...\r\n\x1b[0m\x1b[90mhm\r\n" in terminal.raw
     terminal.expect("eval count:           7 token(s)")
     terminal.expect(">>> ")
     terminal.say('"""two')

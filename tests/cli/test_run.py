@@ -90,7 +90,8 @@ def test_thinking_where_the_model_can(run, server):
 def test_thinking_where_the_model_cannot(run, server):
     server.answers = answers()
     done = run("run", "m", "--think", "x", url=server.url)
-    assert done.err == "warning: model 'm' does not support thinking output\n"
+    assert done.err == 'warning: model "m" does not support thinking output\n'
+    assert run("run", "m", "--think=false", "x", url=server.url).err == ""
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_thinking_where_the_model_cannot(run, server):
 def test_bad_values(run, server, flag, said):
     server.answers = answers()
     done = run("run", "m", flag, "x", url=server.url)
-    assert (done.code, done.err) == (1, f"vllama: {said}\n")
+    assert (done.code, done.err, server.asked) == (1, f"vllama: {said}\n", [])
 
 
 def test_images(run, server, tmp_path):

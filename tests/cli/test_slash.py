@@ -44,7 +44,7 @@ def commands():
         ("/set system", _slash_help.SET),
         ("/set nope", "Unknown command '/set nope'. Type /? for help"),
         ("/set format", "Invalid or missing format. For 'json' mode use '/set format json'"),
-        ("/set think", "warning: model 'm' does not support thinking output"),
+        ("/set think", 'warning: model "m" does not support thinking output'),
         ("/show", _slash_help.SHOW),
         ("/show nope", "Unknown command '/show nope'. Type /? for help"),
         ("/show license", "MIT\n"),

@@ -11,7 +11,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.color_depth import ColorDepth
 
 _QUOTES = '"""'
-_BEFORE_QUOTES = ("", "/set system ")
+_BEFORE_QUOTES: tuple[list[str], ...] = ([], ["/set", "system"])
 """What may stand before quotes that open a text of several lines."""
 
 
@@ -28,7 +28,7 @@ class Prompt:
         """A message, of one line or between triple quotes. Raises EOFError, and KeyboardInterrupt."""
         line = self._ask(">>> ", "Send a message (/? for help)")
         head, opened, rest = line.partition(_QUOTES)
-        if not opened or head not in _BEFORE_QUOTES:
+        if not opened or head.split() not in _BEFORE_QUOTES:
             return line
         while not rest.endswith(_QUOTES):
             rest += "\n" + self._ask("... ", f"Use {_QUOTES} to end multi-line input")

@@ -36,6 +36,10 @@ class Session:
     def think_if_it_can(self) -> None:
         self.think = True if self.can("thinking") else None
 
+    @property
+    def no_thinking(self) -> str:
+        return f'warning: model "{self.model}" does not support thinking output'
+
     def generate_request(self, prompt: str, images: list[str]) -> dict[str, Any]:
         return self._request(prompt=prompt, images=images, system=self.system)
 

@@ -50,9 +50,9 @@ def _set_system(text: str, session: Session) -> str:
 
 
 def _set_think(word: str, value: str, session: Session) -> str:
-    session.think = word == "think" and _THINK.get(value, value)
-    if word == "think" and not session.can("thinking"):
-        return f"warning: model '{session.model}' does not support thinking output"
+    session.think = _THINK.get(value, value) if word == "think" else False
+    if session.think and not session.can("thinking"):
+        return session.no_thinking
     return f"Set 'think' mode to '{value}'." if value else f"Set '{word}' mode."
 
 

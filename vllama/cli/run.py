@@ -10,11 +10,16 @@ from vllama.errors import VllamaError
 
 if TYPE_CHECKING:
     from vllama.cli._client import Server
-    from vllama.cli._session import Session
+    from vllama.cli._session import Session, Style
     from vllama.settings import Settings
 
-_THINK: dict[str, bool | str] = {"true": True, "false": False} | {
-    level: level for level in ("high", "medium", "low", "max")
+_THINK: dict[str, bool | str] = {
+    "true": True,
+    "false": False,
+    "high": "high",
+    "medium": "medium",
+    "low": "low",
+    "max": "max",
 }
 _AS_GO_WRITES_THEM = {"--think": "--think=true", "--truncate=false": "--no-truncate", "--truncate=true": "--truncate"}
 
@@ -46,14 +51,17 @@ def run(
     from vllama.cli._session import Style
     from vllama.settings import load
 
+    form, thoughts = _format(format_), _think(think)
     words, piped = _words(prompt or [])
     settings = load()
     with connect(settings) as server:
         style = Style(wrap=not nowordwrap and not piped, hide_thinking=hidethinking, verbose=verbose)
         session = _open(server, model, style, keepalive, insecure=insecure)
-        session.format = _format(format_)
-        if think is not None:
-            _set_think(session, think)
+        session.format = form
+        if thoughts is not None:
+            session.think = thoughts
+        if thoughts and not session.can("thinking"):
+            print(session.no_thinking, file=sys.stderr)
         if session.can("embedding"):
             _embed(server, session, words, truncate=truncate, dimensions=dimensions)
         elif words or piped or not sys.stdout.isatty():
@@ -70,7 +78,7 @@ def _words(arguments: list[str]) -> tuple[str, bool]:
     return " ".join([piped, *arguments] if piped else arguments), True
 
 
-def _open(server: "Server", model: str, style: Any, keep_alive: str | None, *, insecure: bool = False) -> "Session":
+def _open(server: "Server", model: str, style: "Style", keep_alive: str | None, *, insecure: bool = False) -> "Session":
     from vllama.cli._client import Refused
     from vllama.cli._session import Session
     from vllama.cli.transfer import pull_with
@@ -96,12 +104,10 @@ def _format(text: str) -> Any:
         raise VllamaError(f"bad value {text!r} for --format", "give json or a JSON schema") from None
 
 
-def _set_think(session: "Session", value: str) -> None:
-    if value not in _THINK:
-        raise VllamaError(f"invalid value for --think: {value!r}", f"give one of {', '.join(_THINK)}")
-    session.think = _THINK[value]
-    if not session.can("thinking"):
-        print(f"warning: model {session.model!r} does not support thinking output", file=sys.stderr)
+def _think(text: str | None) -> bool | str | None:
+    if text is not None and text not in _THINK:
+        raise VllamaError(f"invalid value for --think: {text!r}", f"give one of {', '.join(_THINK)}")
+    return None if text is None else _THINK[text]
 
 
 def _embed(server: "Server", session: "Session", text: str, **more: Any) -> None:
