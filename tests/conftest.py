@@ -9,7 +9,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from xdist.scheduler import LoadScopeScheduling
 
 from tests import served
-from tests.fake_engine import RECORDING, EngineInPlace, FakeEngine, Recordings
+from tests.fake_engine import RECORDING, EngineInPlace, EnginesInPlace, FakeEngine, Recordings
 from vllama import demo
 from vllama.app import create_app
 from vllama.gateway import Gateway
@@ -29,7 +29,7 @@ from vllama.models.catalogue import Catalogue, Model
 from vllama.models.inspect import inspect
 from vllama.models.names import parse
 from vllama.protocol import Protocol
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 # The processes that these tests start would each compile all that they import.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -119,15 +119,21 @@ def serve() -> Serve:
     return _serve
 
 
-@dataclass
-class Engines:
-    """A fake engine for each model, replaying its recordings, or filling them from a real one."""
+class Engines(EnginesInPlace):
+    """A fake engine for each model's weights, replaying its recordings, or filling them from a real one."""
 
-    fakes: dict[str, FakeEngine] = field(default_factory=dict)
+    def __init__(self) -> None:
+        super().__init__(self._place)
+        self.fakes: dict[str, FakeEngine] = {}
+        self._by_weights: dict[str, FakeEngine] = {}
 
-    async def prepare(self, model: Model) -> tuple[Model, EngineInPlace]:
+    def add(self, name: str, model: Model, fake: FakeEngine) -> None:
+        self.fakes[name] = self._by_weights[model.weights] = fake
+
+    def _place(self, model: Model) -> EngineInPlace:
         assert model.checkpoint is not None
-        return model, EngineInPlace(self.fakes[model.name.model].url, context_length=model.checkpoint.context_length)
+        url, length = self._by_weights[model.weights].url, model.checkpoint.context_length
+        return EngineInPlace(url, name=model.engine_name, context_length=length)
 
     def __getitem__(self, name: str) -> FakeEngine:
         return self.fakes[name]
@@ -149,7 +155,7 @@ async def recorded_engines(models: dict[str, Model]) -> AsyncIterator[Engines]:
             stack.push_async_callback(fake.stop)
             if RECORDING:
                 stack.callback(recordings.save)
-            engines.fakes[name] = fake
+            engines.add(name, model, fake)
         yield engines
 
 
@@ -175,7 +181,7 @@ def engines(recorded_engines: Engines, no_blocking: None) -> Iterator[Engines]:
 
 @pytest.fixture(scope="session")
 async def gateway_url(models: dict[str, Model], recorded_engines: Engines) -> AsyncIterator[str]:
-    scheduler = LocalScheduler(recorded_engines.prepare, keep_alive=300.0, max_queue=16)
+    scheduler = LocalScheduler(recorded_engines, keep_alive=300.0, max_queue=16)
     async with _serve(create_app(Gateway(Catalogue(models.values()), scheduler))) as url:
         yield url
 
@@ -224,12 +230,12 @@ class Alone:
 @pytest.fixture(scope="session")
 async def empty_app(serve: Serve) -> AsyncIterator[tuple[Starlette, str]]:
     """An app on a port whose gateway each test brings: a server of its own for each would take too long."""
-    app = create_app(Gateway(Catalogue([]), LocalScheduler(_no_engine, keep_alive=0.0, max_queue=1)))
+    app = create_app(Gateway(Catalogue([]), LocalScheduler(EnginesInPlace(_no_engine), keep_alive=0.0, max_queue=1)))
     async with serve(app) as url:
         yield app, url
 
 
-async def _no_engine(_model: Model) -> NoReturn:
+def _no_engine(_model: Model) -> NoReturn:
     raise AssertionError
 
 
@@ -240,12 +246,12 @@ async def alone(
     places: list[EngineInPlace] = []
     next_place: dict[str, Any] = {}
 
-    async def prepare(model: Model) -> tuple[Model, EngineInPlace]:
-        places.append(EngineInPlace(engine.url, **next_place))
-        return model, places[-1]
+    def place(model: Model) -> EngineInPlace:
+        places.append(EngineInPlace(engine.url, name=model.engine_name, **next_place))
+        return places[-1]
 
     app, url = empty_app
-    scheduler = LocalScheduler(prepare, keep_alive=0.0, max_queue=2)
+    scheduler = LocalScheduler(EnginesInPlace(place), keep_alive=0.0, max_queue=2)
     app.state.gateway = gateway = Gateway(Catalogue(models.values()), scheduler)
     async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as api:
         yield Alone(url, api, engine, places, next_place, scheduler, gateway)

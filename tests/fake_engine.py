@@ -24,6 +24,8 @@ from aiohttp import web
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
+from vllama.models.catalogue import Model
+from vllama.scheduling.plan import AdapterLimits, Demand
 
 RECORDING = os.environ.get("VLLAMA_RECORD", "")
 FOLDER = Path(__file__).parent / "recordings"
@@ -277,21 +279,39 @@ def model_list(*identifiers: str, context_length: int | None = 4096) -> Behaviou
     return whole({"object": "list", "data": cards})
 
 
+_LIMITS = AdapterLimits(slots=4, rank=64)
+
+
 class EngineInPlace:
     """What the scheduler drives, with a server that runs already for an engine.
 
-    held: a start waits until `may_start` is set. failure: raised by a start. `stopped` is set by the stop.
+    held: a start waits until `may_start` is set. failure: raised by a start, adapter_failure: by the load of an
+    adapter. `stopped` is set by the stop. loaded: the adapters, by the names that the engine knows them by.
     """
 
+    size = 2**30
+
     def __init__(
-        self, url: str, *, context_length: int | None = 4096, held: bool = False, failure: Exception | None = None
+        self,
+        url: str,
+        *,
+        name: str = "",
+        context_length: int | None = 4096,
+        held: bool = False,
+        failure: Exception | None = None,
+        adapter_failure: Exception | None = None,
+        adapters: AdapterLimits | None = _LIMITS,
     ) -> None:
         self.client = EngineClient(url)
+        self.name = name
+        self.adapters = adapters
+        self.loaded: dict[str, Path] = {}
         self.context_length = context_length
         self.state = State.STARTING
         self.log_path = Path("engine.log")
         self.ended, self.starting, self.may_start, self.stopped = (asyncio.Event() for _ in range(4))
         self._failure = failure
+        self._adapter_failure = adapter_failure
         if not held:
             self.may_start.set()
 
@@ -310,3 +330,42 @@ class EngineInPlace:
     async def stop(self) -> None:
         self.stopped.set()
         await self.client.close()
+
+    def can_sleep(self) -> bool:
+        return False
+
+    async def sleep(self) -> None:
+        raise AssertionError
+
+    async def wake(self) -> None:
+        raise AssertionError
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        await asyncio.sleep(0)
+        if self._adapter_failure is not None:
+            raise self._adapter_failure
+        self.loaded[name] = path
+
+    async def unload_adapter(self, name: str) -> None:
+        await asyncio.sleep(0)
+        del self.loaded[name]
+
+
+class EnginesInPlace:
+    """Gives the scheduler engines that are made by `make`. All fit at once."""
+
+    def __init__(self, make: Callable[[Model], EngineInPlace]) -> None:
+        self._make = make
+
+    async def fetch(self, model: Model) -> Model:
+        await asyncio.sleep(0)
+        return model
+
+    async def demand(self, model: Model) -> Demand:
+        return Demand(2**30, 2**30)
+
+    async def free(self) -> int:
+        return 2**40
+
+    def engine(self, model: Model, share: int | None) -> EngineInPlace:
+        return self._make(model)

@@ -13,29 +13,30 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.conftest import Serve
-from tests.fake_engine import EngineInPlace
+from tests.fake_engine import EngineInPlace, EnginesInPlace
 from vllama.app import create_app
 from vllama.errors import ApiError, EngineError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 
-class Places:
+class Places(EnginesInPlace):
     """Gives the scheduler engines in place, on an address at which nothing is asked."""
 
     def __init__(self, **kinds: Any) -> None:
+        super().__init__(self._place)
         self.kinds = kinds
         self.made: list[EngineInPlace] = []
 
-    async def prepare(self, model: Model) -> tuple[Model, EngineInPlace]:
-        self.made.append(EngineInPlace("http://127.0.0.1:1", **self.kinds))
-        return model, self.made[-1]
+    def _place(self, model: Model) -> EngineInPlace:
+        self.made.append(EngineInPlace("http://127.0.0.1:1", name=model.engine_name, **self.kinds))
+        return self.made[-1]
 
 
 def make_app(places: Places, *models: Model, preload: Model | None = None) -> Starlette:
-    scheduler = LocalScheduler(places.prepare, keep_alive=300.0, max_queue=4)
+    scheduler = LocalScheduler(places, keep_alive=300.0, max_queue=4)
     return create_app(Gateway(Catalogue(models), scheduler, preload=preload))
 
 

@@ -18,12 +18,13 @@ import pytest
 from aiohttp import web
 
 from tests.asgi import Visit
-from tests.fake_engine import EngineInPlace, FakeEngine
+from tests.fake_engine import EngineInPlace, EnginesInPlace, FakeEngine
 from tests.permissive_engine import endless, permissive
+from tests.scheduling.plain import users_of
 from vllama.app import create_app
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 STREAM = {"stream": True}
 WHOLE = {"stream": False}
@@ -116,13 +117,12 @@ class Place:
     engines: list[EngineInPlace] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.scheduler = LocalScheduler(self._prepare, keep_alive=300.0, max_queue=2)
+        self.scheduler = LocalScheduler(EnginesInPlace(self._place), keep_alive=300.0, max_queue=2)
         self.app = create_app(Gateway(Catalogue(self.models.values()), self.scheduler))
 
-    async def _prepare(self, model: Model) -> tuple[Model, EngineInPlace]:
-        await asyncio.sleep(0)
-        self.engines.append(EngineInPlace(self.engine.url))
-        return model, self.engines[-1]
+    def _place(self, model: Model) -> EngineInPlace:
+        self.engines.append(EngineInPlace(self.engine.url, name=model.engine_name))
+        return self.engines[-1]
 
     def connections_in_use(self) -> int:
         sessions = [engine.client._session for engine in self.engines]
@@ -132,8 +132,7 @@ class Place:
         async with asyncio.timeout(5):
             while self.engine.running:
                 await asyncio.sleep(0)
-        resident = self.scheduler._resident
-        assert resident is None or resident.users == 0
+        assert users_of(self.scheduler) == 0
         assert self.scheduler._waiters == []
         assert self.connections_in_use() == 0
         assert [task for task in tasks if not task.done() and not is_the_schedulers(task)] == []
@@ -144,7 +143,7 @@ class Place:
 
 def is_the_schedulers(task: "asyncio.Task[Any]") -> bool:
     """Whether it outlives the request that started it: loads go on, and engines are watched, for the next one."""
-    return task.get_name().startswith(("scheduler", "load-", "watch-"))
+    return task.get_name().startswith(("scheduler", "fetch-", "load-", "watch-"))
 
 
 def request(place: Place, scenario: str) -> Visit:

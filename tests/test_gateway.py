@@ -17,7 +17,7 @@ from vllama.engine.install import Environment, Profile
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
-from vllama.scheduler import AttachedScheduler
+from vllama.scheduling.attached import AttachedScheduler
 from vllama.server import attached_app, local_app
 from vllama.settings import Settings
 

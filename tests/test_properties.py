@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from tests.asgi import Visit, post
 from tests.bodies import ENDPOINTS, Endpoint
-from tests.fake_engine import EngineInPlace, FakeEngine
+from tests.fake_engine import EngineInPlace, EnginesInPlace, FakeEngine
 from tests.mutations import mutate, smallest
 from tests.permissive_engine import permissive
 from vllama.app import create_app
@@ -24,7 +24,7 @@ from vllama.dialects import ANTHROPIC, OLLAMA, dialect_of
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import parse
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 
 VALID_OF_EACH = 60
 ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:latest")
@@ -42,11 +42,9 @@ TAKES_NO_JSON = {
 
 
 def make_app(models: dict[str, Model], url: str = "") -> Starlette:
-    async def prepare(model: Model) -> tuple[Model, EngineInPlace]:
-        return model, EngineInPlace(url)
-
+    engines = EnginesInPlace(lambda model: EngineInPlace(url, name=model.engine_name))
     catalogue = Catalogue([*models.values(), ANYTHING])
-    return create_app(Gateway(catalogue, LocalScheduler(prepare, keep_alive=300.0, max_queue=16)))
+    return create_app(Gateway(catalogue, LocalScheduler(engines, keep_alive=300.0, max_queue=16)))
 
 
 @pytest.fixture(scope="module")

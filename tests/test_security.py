@@ -20,14 +20,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.conftest import Alone, Serve
-from tests.fake_engine import Stream, chat_events, whole
+from tests.fake_engine import EnginesInPlace, Stream, chat_events, whole
 from vllama.app import create_app
 from vllama.engine.command import engine_environment
 from vllama.engine.install import Environment, Profile
 from vllama.framing import stream
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 from vllama.security.guard import Guard
 from vllama.security.hosts import names_this_machine
 from vllama.security.keys import any_valid, digest
@@ -74,7 +74,7 @@ async def _stream(request: Request) -> Response:
     return await stream(request, lines())
 
 
-async def _no_engine(_model: Model) -> NoReturn:
+def _no_engine(_model: Model) -> NoReturn:
     raise AssertionError
 
 
@@ -90,7 +90,7 @@ async def listen(serve: Serve) -> AsyncIterator[Listen]:
         async def listening(guard: Guard) -> str:
             key = f"{guard} {guard.keys}"
             if key not in urls:
-                scheduler = LocalScheduler(_no_engine, keep_alive=0.0, max_queue=1)
+                scheduler = LocalScheduler(EnginesInPlace(_no_engine), keep_alive=0.0, max_queue=1)
                 app = create_app(Gateway(Catalogue([]), scheduler), guard)
                 app.router.routes += [Route("/fail", _fail), Route("/stream", _stream)]
                 urls[key] = await stack.enter_async_context(serve(app))

@@ -22,7 +22,7 @@ from vllama.engine.install import Environment, Profile
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue, Model
-from vllama.scheduler import LocalScheduler
+from vllama.scheduling.local import LocalScheduler
 from vllama.server import _advice, _announce, attached_app, bind, local_app
 from vllama.settings import Settings
 

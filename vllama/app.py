@@ -21,11 +21,13 @@ from vllama.gateway import Gateway
 from vllama.routes import (
     anthropic,
     audio,
+    blobs,
     cloud,
     decisions,
     embeddings,
     health,
     inference,
+    library,
     models,
     openai,
     pulls,
@@ -40,6 +42,8 @@ logger = logging.getLogger("vllama")
 _ENDPOINTS = (
     models,
     pulls,
+    library,
+    blobs,
     inference,
     embeddings,
     tokens,

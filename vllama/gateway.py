@@ -13,7 +13,7 @@ from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue, Model
 from vllama.models.names import TAG, ModelName, is_valid, name_from_source, parse
 from vllama.models.store import Store
-from vllama.scheduler import Scheduler
+from vllama.scheduling.scheduler import Scheduler
 from vllama.wire.openai import ModelCard, ModelList
 
 logger = logging.getLogger("vllama")

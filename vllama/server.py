@@ -26,7 +26,8 @@ from vllama.models.catalogue import Catalogue
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models
 from vllama.models.store import Store
 from vllama.protocol import Protocol
-from vllama.scheduler import AttachedScheduler, LocalScheduler
+from vllama.scheduling.attached import AttachedScheduler
+from vllama.scheduling.local import LocalScheduler
 from vllama.security.guard import Guard
 from vllama.settings import Settings, unknown_variables
 
@@ -170,7 +171,11 @@ def local_app(
     check_flags(user_arguments(settings), read_flags(environment.flags))
     loader = Loader(settings, environment, catalogue)
     stack.callback(loader.close)
-    scheduler = LocalScheduler(loader.prepare, keep_alive=settings.keep_alive, max_queue=settings.max_queue)
+    scheduler = LocalScheduler(
+        loader,  # type: ignore[arg-type]
+        keep_alive=settings.keep_alive,
+        max_queue=settings.max_queue,
+    )
     preload = next(iter(catalogue)) if settings.preload else None
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings))

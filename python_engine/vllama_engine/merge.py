@@ -45,7 +45,7 @@ def _merge(adapter: Path, base: Path, output: Path, report: Any) -> None:
     except ImportError as error:
         raise _Refused(
             f"the engine's environment lacks PEFT ({error})",
-            "run `vllama engine install --reinstall`, or install `peft` where VLLAMA_ENGINE_PYTHON points",
+            f"run `uv pip install --python {sys.executable} peft`",
         ) from error
     report("reading the base", 0.05)
     model = _load_base(base)

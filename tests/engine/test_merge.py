@@ -19,10 +19,11 @@ from tests.models.test_adapters import LORA, adapter_files
 from tests.served import ENGINE_HOME
 from vllama import demo
 from vllama.engine import merge as module
-from vllama.engine._uv import InstallStep
+from vllama.engine._build import MARKER
+from vllama.engine._uv import InstallStep, UvError
 from vllama.engine.install import Environment, Profile, configured_find_links, ensure_environment
 from vllama.engine.merge import merge
-from vllama.errors import EngineError, VllamaError
+from vllama.errors import EngineError, InstallError, VllamaError
 from vllama.models.inspect import inspect
 
 ADAPTER = Path(demo.__file__).parent / "adapter"
@@ -118,6 +119,45 @@ def test_what_a_killed_merge_has_left_is_removed(stand_in: Callable[..., Environ
     left.mkdir(parents=True)
     merge(ADAPTER, demo.CHAT, tmp_path / "merged" / "parrot", stand_in(), ignore)
     assert not left.exists()
+
+
+@pytest.fixture
+def ours(tmp_path: Path, stand_in: Callable[..., Environment]) -> Environment:
+    """An environment that looks like one that we have built."""
+    python = tmp_path / "root" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / "root" / MARKER).write_text("{}")
+    stand_in().python.rename(python)
+    return Environment(python, "9.9", Profile.CPU, tmp_path / "flags.json")
+
+
+def test_peft_is_added_to_an_environment_of_ours(
+    ours: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+
+    def run_uv(arguments: list[str], **options: Any) -> None:
+        ran.append((arguments, options["environ"]["UV_FIND_LINKS"]))
+        package = tmp_path / "root/lib/python3.11/site-packages/peft/__init__.py"
+        package.parent.mkdir(parents=True)
+        package.write_text("")
+
+    monkeypatch.setattr(module, "run_uv", run_uv)
+    for name in ("a", "b"):
+        merge(ADAPTER, demo.CHAT, tmp_path / "merged" / name, ours, ignore, ["/wheels"])
+    ((arguments, links),) = ran
+    assert arguments[:4] == ["pip", "install", "--python", str(ours.python)]
+    assert arguments[-2:] == ["--extra", "merge"]
+    assert links == "/wheels"
+
+
+def test_peft_that_cannot_be_had(ours: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_uv(arguments: list[str], **options: Any) -> None:
+        raise UvError("error: no such package peft\n")
+
+    monkeypatch.setattr(module, "run_uv", run_uv)
+    with pytest.raises(InstallError, match="peft"):
+        merge(ADAPTER, demo.CHAT, tmp_path / "merged" / "a", ours, ignore)
 
 
 Usage = namedtuple("Usage", "free")

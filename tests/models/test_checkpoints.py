@@ -150,6 +150,7 @@ def test_checkpoints_come_and_go(build: Any) -> None:
     assert next(trained.path for trained in runs.scan(KNOWN)) == half
     shutil.rmtree(half)
     assert found() == ["peft:demo:sql", "peft:demo:sql:1"]
+    assert half not in runs._read
 
 
 def test_what_did_not_change_is_not_read_again(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Modelfiles: what is read from them, and what is written that can be read again."""
 
+import codecs
 import random
 import re
 from collections.abc import Iterator
@@ -7,12 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from tests.models.conftest import Build
 from vllama import demo
+from vllama.errors import ConfigError
 from vllama.models.inspect import inspect
 from vllama.models.model import Model
 from vllama.models.modelfile import Modelfile
-from vllama.models.modelfile_text import modelfile_text, parameters_text
+from vllama.models.modelfile_parser import Command, ModelfileError, Recipe, parse_modelfile
+from vllama.models.modelfile_parser import read_modelfile as parse_bytes
+from vllama.models.modelfile_request import to_request
+from vllama.models.modelfile_text import modelfile_text, parameters_text, write_modelfile
 from vllama.models.names import parse
 
 FULL = Modelfile(
@@ -111,3 +120,238 @@ def test_the_demo_models_modelfile_can_be_read_again() -> None:
     read = {line[:-1]: line[-1] for line in read_modelfile(modelfile_text(model, {}))}
     assert read["TEMPLATE",] == model.checkpoint.chat_template
     assert read["LICENSE",] == model.checkpoint.license
+
+
+COMMANDS = (
+    'command must be one of "from", "license", "template", "system", "adapter", "draft", "renderer", "parser", '
+    '"parameter", "message", or "requires"'
+)
+ROLES = ("system", "user", "assistant")
+NO_ROLE = 'message role must be one of "system", "user", or "assistant"'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SYSTEM Be brief.", Modelfile(system="Be brief.")),
+        ("system  Be brief. \r\n", Modelfile(system="Be brief.")),
+        ("\t SYSTEM\tBe brief.", Modelfile(system="Be brief.")),
+        ('SYSTEM "Be brief."', Modelfile(system="Be brief.")),
+        ('SYSTEM " Be "brief" "', Modelfile(system=' Be "brief" ')),
+        ('SYSTEM """Be brief."""', Modelfile(system="Be brief.")),
+        ('SYSTEM """\nBe\n# not a comment\n"brief".\n"""', Modelfile(system='\nBe\n# not a comment\n"brief".\n')),
+        ('SYSTEM "Be\nbrief."\nREQUIRES 1.2', Modelfile(system="Be\nbrief.", requires="1.2")),
+        ('SYSTEM """Be "brief"."""', Modelfile(system='Be "brief".')),
+        ('SYSTEM """Be "brief""""', Modelfile(system='Be "brief"')),
+        ('SYSTEM ""', Modelfile()),
+        ("SYSTEM 'Be brief.'", Modelfile(system="'Be brief.'")),
+        ("SYSTEM Be # brief.", Modelfile(system="Be # brief.")),
+        ("SYSTEM a\nSYSTEM b", Modelfile(system="b")),
+        ("# SYSTEM a\r# SYSTEM b\rSYSTEM c\r", Modelfile(system="c")),
+        ("TEMPLATE {{ messages[0].content }}", Modelfile(template="{{ messages[0].content }}")),
+        ("PARAMETER temperature 1", Modelfile(parameters={"temperature": 1.0})),
+        ("PARAMETER top_p .5e0\nPARAMETER num_ctx +8192", Modelfile(parameters={"top_p": 0.5, "num_ctx": 8192})),
+        ("PARAMETER seed -1\nPARAMETER seed 7", Modelfile(parameters={"seed": 7})),
+        ("PARAMETER use_mmap T", Modelfile(parameters={"use_mmap": True})),
+        ("PARAMETER use_mmap 0", Modelfile(parameters={"use_mmap": False})),
+        ('PARAMETER stop <a>\nparameter stop " b"', Modelfile(parameters={"stop": ["<a>", " b"]})),
+        ("MESSAGE user Hi!\nMESSAGE Assistant Hello.", Modelfile(messages=(("user", "Hi!"), ("assistant", "Hello.")))),
+        ('MESSAGE system ""', Modelfile(messages=(("system", ""),))),
+        ("LICENSE MIT\nLICENSE Apache-2.0", Modelfile(license=("MIT", "Apache-2.0"))),
+        ("REQUIRES v0.14.0", Modelfile(requires="0.14.0")),
+        ("REQUIRES 1.2.3-rc.1+x", Modelfile(requires="1.2.3-rc.1+x")),
+        ("RENDERER qwen3\nPARSER qwen3-thinking", Modelfile(renderer="qwen3", parser="qwen3-thinking")),
+    ],
+)
+def test_what_is_read(text: str, expected: Modelfile) -> None:
+    recipe = parse_modelfile(f"FROM demo\n{text}")
+    assert recipe == Recipe((Command("from", "demo", 1),), (), expected)
+
+
+def test_what_a_model_is_made_of() -> None:
+    recipe = parse_modelfile("ADAPTER ./a\n\nfrom me/base:7b\n")
+    assert recipe == Recipe((Command("from", "me/base:7b", 3),), (Command("adapter", "./a", 1),))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("FORM demo", 1, COMMANDS),
+        ("FROM demo\n\nSYSTEM: x", 3, COMMANDS),
+        ("FROM demo\r\n{{ x }}", 2, COMMANDS),
+        ('FROM demo\nSYSTEM """a\nb"""\nb', 4, COMMANDS),
+        ("FROM", 1, "FROM needs a value"),
+        ('FROM ""', 1, "FROM needs a value"),
+        ("FROM demo\nSYSTEM  \n", 2, "SYSTEM needs a value"),
+        ('FROM demo\nSYSTEM """a\n\n', 2, "unexpected EOF: "),
+        ('FROM demo\nSYSTEM "', 2, "unexpected EOF: "),
+        ('FROM demo\nSYSTEM """a""', 2, "unexpected EOF: "),
+        ("FROM demo\nMESSAGE tool x", 2, NO_ROLE),
+        ("FROM demo\nMESSAGE user", 2, "MESSAGE user needs a value"),
+        ("FROM demo\nPARAMETER seed", 2, "PARAMETER seed needs a value"),
+        ("FROM demo\nPARAMETER x 1", 2, "unknown parameter 'x'"),
+        ("FROM demo\nPARAMETER num_ctx 0.5", 2, "invalid int value [0.5]"),
+        ("FROM demo\nPARAMETER num_ctx 99999999999999999999", 2, "invalid int value [99999999999999999999]"),
+        ("FROM demo\nPARAMETER temperature hot", 2, "invalid float value [hot]"),
+        ("FROM demo\nPARAMETER temperature inf", 2, "invalid float value [inf]"),
+        ("FROM demo\nPARAMETER temperature 1e99", 2, "invalid float value [1e99]"),
+        ("FROM demo\nPARAMETER use_mmap yes", 2, "invalid bool value [yes]"),
+        ("FROM demo\nREQUIRES newest", 2, "requires must be a valid semver (e.g. 0.14.0)"),
+        ("FROM demo\nTEMPLATE {{ .System }} {{ .Prompt }}", 2, "TEMPLATE: Go templates are not rendered"),
+        ("FROM demo\nDRAFT ./small", 2, "DRAFT is not supported"),
+    ],
+)
+def test_what_is_refused(text: str, line: int, message: str) -> None:
+    with pytest.raises(ModelfileError) as caught:
+        parse_modelfile(text)
+    assert str(caught.value).startswith(f"(line {line}): {message}")
+
+
+@pytest.mark.parametrize("text", ["", "# FROM demo\n", "SYSTEM x\n"])
+def test_a_model_is_made_of_something(text: str) -> None:
+    with pytest.raises(ConfigError, match="no FROM line"):
+        parse_modelfile(text)
+
+
+def test_parameters_that_are_no_more_are_dropped_with_a_warning() -> None:
+    recipe = parse_modelfile("FROM demo\nPARAMETER mirostat 1\nPARAMETER seed 1\nPARAMETER low_vram x\n")
+    assert recipe.modelfile.parameters == {"seed": 1}
+    assert recipe.warnings == ("parameter mirostat is deprecated", "parameter low_vram is deprecated")
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (b"", "utf-8"),
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+    ],
+)
+def test_encodings(mark: bytes, encoding: str) -> None:
+    recipe = parse_bytes(mark + "FROM démo\nSYSTEM ☃".encode(encoding))
+    assert recipe == Recipe((Command("from", "démo", 1),), modelfile=Modelfile(system="☃"))
+
+
+def test_what_is_no_text() -> None:
+    with pytest.raises(ModelfileError, match=r"\(line 2\): this is not text in UTF-8"):
+        parse_bytes(b"FROM demo\nSYSTEM \xff")
+
+
+pieces = st.text(st.sampled_from('"a \n\r\t#é\\{'), max_size=12) | st.text(max_size=12)
+# Nothing that ends a line with three quotes can be written.
+written = pieces.filter(lambda text: bool(text) and not re.search(r'"""\s*[\r\n]', text))
+modelfiles = st.builds(
+    Modelfile,
+    system=written | st.just(""),
+    template=st.none() | written.filter(lambda text: "{{" not in text),
+    parameters=st.fixed_dictionaries(
+        {},
+        optional={
+            "temperature": st.floats(0, 100),
+            "seed": st.integers(-(2**63) + 1, 2**63 - 1),
+            "use_mmap": st.booleans(),
+            "stop": st.lists(written, min_size=1, max_size=3),
+        },
+    ),
+    messages=st.lists(
+        st.tuples(st.sampled_from(("system", "user", "assistant")), written | st.just("")), max_size=3
+    ).map(tuple),
+    license=st.lists(written, max_size=2).map(tuple),
+    requires=st.sampled_from(("", "0.14.0")),
+    renderer=st.sampled_from(("", "qwen3")),
+    parser=st.sampled_from(("", "qwen3")),
+)
+
+
+@given(modelfiles)
+@example(Modelfile(system='"'))
+@example(Modelfile(system='"""'))
+@example(Modelfile(system='""\n'))
+@example(Modelfile(system='a"""b\n"c" '))
+def test_what_is_written_is_read_again(modelfile: Modelfile) -> None:
+    assert parse_modelfile(f"FROM x\n{write_modelfile(modelfile)}").modelfile == modelfile
+
+
+@given(st.text(st.sampled_from('FROMfrom SYTEMystem"\n\r\t#aé x'), max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        recipe = parse_modelfile(f"FROM x\n{text}")
+    except ConfigError:
+        return
+    assert parse_modelfile(f"FROM x\n{write_modelfile(recipe.modelfile)}").modelfile == recipe.modelfile
+
+
+UNWRITABLE = 'Answer with\n"""a docstring"""\nlike this.'
+
+
+@pytest.mark.parametrize(
+    ("modelfile", "left_out"),
+    [
+        (Modelfile(system=UNWRITABLE, requires="1.0"), "SYSTEM"),
+        (Modelfile(messages=(("user", "Hi"), ("assistant", UNWRITABLE)), requires="1.0"), "MESSAGE"),
+        (Modelfile(parameters={"stop": ["a", UNWRITABLE]}, requires="1.0"), "PARAMETER stop"),
+    ],
+)
+def test_what_cannot_be_written_is_left_to_from(modelfile: Modelfile, left_out: str) -> None:
+    text = write_modelfile(modelfile)
+    assert (
+        text.splitlines()[0]
+        == f"# {left_out} is left out, as a line of it ends with three quotes. FROM has it already."
+    )
+    assert parse_modelfile(f"FROM x\n{text}").modelfile == Modelfile(requires="1.0")
+
+
+def creation(text: str, folder: Path) -> dict[str, Any]:
+    made = to_request(parse_modelfile(text), folder)
+    paths = {**made.files, **made.adapters}.values()
+    return made.body("mine", {path: f"digest of {path.relative_to(folder)}" for path in paths})
+
+
+def test_the_request_for_a_modelfile(tmp_path: Path) -> None:
+    text = "FROM demo:latest\nSYSTEM a\nPARAMETER stop b\nMESSAGE user c\nLICENSE d\nREQUIRES v1\nPARSER p\nTEMPLATE t"
+    assert creation(text, tmp_path) == {
+        "model": "mine", "from": "demo:latest", "system": "a", "parameters": {"stop": ["b"]}, "template": "t",
+        "messages": [{"role": "user", "content": "c"}], "license": ["d"], "requires": "1", "parser": "p",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["model", "./model", "model/model.safetensors"])
+def test_a_folder_is_uploaded(build: Build, tmp_path: Path, source: str) -> None:
+    build(files={"notes.png": b"", "1_Pooling/config.json": {}})
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).write_bytes(b"")
+    assert creation(f"FROM {source}\nADAPTER {adapter}", tmp_path) == {
+        "model": "mine",
+        "files": {
+            name: f"digest of model/{name}" for name in ("1_Pooling/config.json", "config.json", "model.safetensors")
+        },
+        "adapters": {
+            name: f"digest of adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors")
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("FROM ./nope", "(line 1): FROM: there is no "),
+        ("FROM demo\nADAPTER nope", "(line 2): ADAPTER: there is no "),
+        ("FROM demo\nADAPTER a\nADAPTER b", "(line 3): only one adapter is currently supported"),
+        ("FROM demo\nFROM projector", "(line 2): a second FROM is not supported"),
+        ("FROM x.gguf", "(line 1): FROM: {folder}/x.gguf: vLLM is not given GGUF files"),
+        ("FROM ggufs", "(line 1): FROM: x.gguf: vLLM is not given GGUF files"),
+        ("FROM x.txt", "(line 1): FROM: {folder}/x.txt is no *.safetensors file, and no folder"),
+        ("FROM empty", "(line 1): FROM: {folder}/empty holds no *.safetensors files"),
+    ],
+)
+def test_files_that_are_of_no_use(tmp_path: Path, text: str, message: str) -> None:
+    for folder in ("ggufs", "empty"):
+        (tmp_path / folder).mkdir()
+    for file in ("x.gguf", "ggufs/x.gguf", "x.txt"):
+        (tmp_path / file).write_bytes(b"")
+    with pytest.raises(ModelfileError) as caught:
+        to_request(parse_modelfile(text), tmp_path)
+    assert str(caught.value).startswith(message.format(folder=tmp_path))

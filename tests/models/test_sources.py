@@ -13,7 +13,7 @@ from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.sources import Inspector, read_models
 
-HELP = "give a folder, a Hugging Face id like Qwen/Qwen3-4B, or one of demo, demo-embed"
+HELP = "give a folder, a Hugging Face id like Qwen/Qwen3-4B, or one of demo, demo-embed, demo-parrot"
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def only(argument: str) -> Model:
 
 
 def test_the_built_in_models_where_none_is_named() -> None:
-    assert names() == ["demo:latest", "demo-embed:latest"]
+    assert names() == ["demo:latest", "demo-embed:latest", "demo-parrot:latest"]
 
 
 @pytest.mark.parametrize(("argument", "name"), [("demo", "demo:latest"), ("Mine:1b=demo", "Mine:1b")])

@@ -19,7 +19,7 @@ from vllama.gateway import Gateway
 from vllama.models.catalogue import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
-from vllama.scheduler import Loaded
+from vllama.scheduling.scheduler import Loaded
 from vllama.server import attached_app
 from vllama.settings import Settings
 

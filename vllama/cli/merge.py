@@ -1,5 +1,6 @@
 """`vllama merge`: a model of an adapter and its base."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ def merge(
     """
     from vllama.cli._install import install_engine
     from vllama.cli._progress import show_install
+    from vllama.engine.install import configured_find_links
     from vllama.engine.merge import merge as merge_folders
     from vllama.models.merging import base_folder, find_adapter, merged_folder, read_name, register
     from vllama.models.store import Store
@@ -31,6 +33,13 @@ def merge(
     target = read_name(output) if output else adapter.name
     environment = install_engine(settings)
     with show_install() as report:
-        folder = merge_folders(adapter.adapter.path, base, merged_folder(store, target), environment, report)
+        folder = merge_folders(
+            adapter.adapter.path,
+            base,
+            merged_folder(store, target),
+            environment,
+            report,
+            [*settings.find_links, *configured_find_links(os.environ)],
+        )
     register(store, target, folder, adapter)
     typer.echo(f"{target.short}: {adapter.name.short} merged into {adapter.parent or base}, in {folder}")

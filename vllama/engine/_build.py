@@ -20,7 +20,7 @@ from vllama.errors import InstallError
 
 Report = Callable[[InstallStep], None]
 
-_MARKER = "vllama-engine.json"
+MARKER = "vllama-engine.json"
 FLAGS = "flags.json"
 
 # vLLM needs these for images and sound only. Where PyTorch's index is out of reach, PyPI has but their CUDA builds,
@@ -121,19 +121,19 @@ def _write_marker(root: Path, profile: Profile, version: str) -> None:
         "vllama": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    (root / _MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+    (root / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
 
 
 def find_damage(root: Path, profile: Profile, version: str) -> str:
     """What is wrong with a built environment, in words; "" where nothing is."""
     try:
-        marker: Mapping[str, Any] = json.loads((root / _MARKER).read_bytes())
+        marker: Mapping[str, Any] = json.loads((root / MARKER).read_bytes())
         built_for = (marker["profile"], marker["vllm"])
         distribution = root / str(marker["distribution"])
     except (OSError, ValueError, LookupError, TypeError):
-        return f"{_MARKER} is missing or broken"
+        return f"{MARKER} is missing or broken"
     if built_for != (profile.value, version):
-        return f"{_MARKER} is of another environment"
+        return f"{MARKER} is of another environment"
     if not os.access(python_of(root), os.X_OK):
         return "its Python interpreter is gone"
     if not (distribution / "METADATA").is_file():

@@ -31,6 +31,7 @@ uses AMX before anything has asked the operating system for it, while longer pro
 class State(enum.StrEnum):
     STARTING = "starting"
     READY = "ready"
+    ASLEEP = "asleep"
     STOPPING = "stopping"
     FAILED = "failed"
 

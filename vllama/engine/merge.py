@@ -6,15 +6,17 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import filelock
 import psutil
 
-from vllama.engine._build import Report
-from vllama.engine._uv import InstallStep, bound_process, clean_environ
+from vllama.engine._build import MARKER, Report
+from vllama.engine._find_links import resolve_links
+from vllama.engine._uv import InstallStep, UvError, UvProgress, bound_process, clean_environ, run_uv
+from vllama.engine._uv_errors import explain
 from vllama.engine.install import Environment, launcher_path
 from vllama.errors import ConfigError, EngineError
 from vllama.models._repository import wanted_files
@@ -27,11 +29,19 @@ _TOKENIZERS = ("tokenizer", "special_tokens_map", "added_tokens", "vocab", "merg
 _UNFINISHED = ".merging-"
 
 
-def merge(adapter: Path, base: Path, output: Path, environment: Environment, report: Report) -> Path:
+def merge(
+    adapter: Path,
+    base: Path,
+    output: Path,
+    environment: Environment,
+    report: Report,
+    find_links: Sequence[str] = (),
+) -> Path:
     """Write the model that an adapter makes of its base into the folder `output`, which must not exist yet.
 
-    It is built aside and renamed. Blocks for minutes. report: called from this thread with each step. Raises
-    ConfigError for what cannot be merged, and EngineError where merging failed.
+    It is built aside and renamed. Blocks for minutes. report: called from this thread with each step. find_links:
+    where to find PEFT's wheels, if the environment lacks it. Raises ConfigError for what cannot be merged, InstallError
+    where there is no PEFT, and EngineError where merging failed.
     """
     found, weights = inspect_adapter(adapter), inspect(base)
     if not found.mergeable:
@@ -39,6 +49,7 @@ def merge(adapter: Path, base: Path, output: Path, environment: Environment, rep
     check_fit(found, output.name, weights, merging=True)
     _check(weights, found.size, output)
     with _aside(output) as unfinished:
+        _ensure_peft(environment, find_links, report)
         _run(_command(environment, adapter, base, unfinished), report)
         report(InstallStep("copying the tokenizer", 0.95))
         _copy_small_files(base, adapter, unfinished)
@@ -97,6 +108,22 @@ def _aside(output: Path) -> Iterator[Path]:
         raise ConfigError(
             f"{where} cannot be written ({error.strerror})", "check the disk and its permissions"
         ) from None
+
+
+def _ensure_peft(environment: Environment, find_links: Sequence[str], report: Report) -> None:
+    """Add PEFT to an environment that we have built: not everybody merges. Others are their owners' to change."""
+    root = environment.python.parents[1]
+    if not (root / MARKER).is_file() or any(root.glob("lib/python*/site-packages/peft/__init__.py")):
+        return
+    report(InstallStep("installing PEFT"))
+    links = ",".join(resolve_links(find_links, os.environ))
+    arguments = ["pip", "install", "--python", str(environment.python), "-r", str(launcher_path() / "pyproject.toml")]
+    try:
+        with tempfile.TemporaryFile("w+") as log:
+            variables = clean_environ(os.environ) | {"UV_FIND_LINKS": links}
+            run_uv([*arguments, "--extra", "merge"], environ=variables, log=log, on_line=UvProgress(report))
+    except UvError as error:
+        raise explain(error.output, root) from error
 
 
 def _command(environment: Environment, adapter: Path, base: Path, output: Path) -> list[str]:

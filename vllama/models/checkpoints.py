@@ -71,6 +71,8 @@ class Checkpoints:
                     if trained.name.key not in seen:
                         seen.add(trained.name.key)
                         yield trained
+        for gone in [path for path in self._read if not path.exists()]:
+            del self._read[gone]
 
     def _results(self, job: Path, kind: str, bases: "_Bases") -> Iterator[Trained]:
         own = self._look(job)

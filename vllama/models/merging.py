@@ -44,7 +44,7 @@ def base_folder(adapter: Model) -> Path:
     """Where the weights of its base lie. Raises ConfigError where they are not known, or not here."""
     if adapter.checkpoint is not None:
         return adapter.checkpoint.path
-    if adapter.fault is not None:
+    if not adapter.source and adapter.fault is not None:
         raise adapter.fault
     raise ConfigError(f"the base {adapter.source} is not on this machine", f"run `vllama pull {adapter.source}`")
 

@@ -10,7 +10,7 @@ from vllama.models import _child, hub
 from vllama.models._progress import Events, Transfer
 from vllama.models._repository import wanted_files
 from vllama.models.model import Model
-from vllama.models.show import modelfile_text
+from vllama.models.modelfile_text import modelfile_text
 from vllama.wire.manage import Progress
 
 

@@ -160,9 +160,10 @@ def _from_manifest(stored: Stored, store: Store, find: Find, inspector: Inspecto
     manifest = stored.manifest
     model = Model(stored.name, source="", engine_name=stored.name.short)
     try:
+        base = manifest.base
         if manifest.weights is not None:
-            source, path = _locate(manifest.weights, store)
-            model = _from_source(stored.name, source, path, inspector)
+            base, path = _locate(manifest.weights, store)
+            model = _from_source(stored.name, base, path, inspector)
         if manifest.adapter is not None:
             _, path = _locate(manifest.adapter, store)
             if path is None:
@@ -170,7 +171,7 @@ def _from_manifest(stored: Stored, store: Store, find: Find, inspector: Inspecto
                     f"the adapter {manifest.adapter.name} is not on this machine any more",
                     f"pull {stored.name.short} again",
                 )
-            model = adapter_model(stored.name, inspector.adapter(path), manifest.base, find, inspector)
+            model = adapter_model(stored.name, inspector.adapter(path), base, find, inspector)
     except VllamaError as error:
         model = replace(model, fault=error)
     return replace(model, modelfile=manifest.modelfile, stored=stored, parent=manifest.parent or model.parent)

@@ -11,7 +11,7 @@ from vllama.models.modelfile import Modelfile
 from vllama.routes._abilities import check_chat
 from vllama.routes._edge import find_model
 from vllama.routes._relay import Handover, hand_over
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 from vllama.translate.openai import Chat, ChatReply
 from vllama.translate.responses import Asked as ResponseAsked
 from vllama.translate.responses import ResponseReply

@@ -19,7 +19,7 @@ from vllama.models.catalogue import Model
 from vllama.routes._edge import gateway_of, timestamp
 from vllama.routes._failures import broken_off, engine_failures, refusal
 from vllama.routes._prompt import Prepared, prepare, render
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import failure_text
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
 from vllama.translate.request import EngineRequest

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from vllama.errors import ApiError
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import CONTEXT_EXCEEDED, failure_text
 from vllama.translate.history import (
     IMAGE_TOKENS,

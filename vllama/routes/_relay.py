@@ -22,7 +22,7 @@ from vllama.models.catalogue import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._failures import engine_failures, refusal
 from vllama.routes._reading import NOT_JSON
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import failure_text
 
 _NULL = Raw(b"null")

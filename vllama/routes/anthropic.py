@@ -21,7 +21,7 @@ from vllama.routes._ask import Question, ask
 from vllama.routes._edge import find_model, gateway_of, quote
 from vllama.routes._failures import broken_off, engine_failures, refusal, unreadable
 from vllama.routes._reading import read_body
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 from vllama.translate.anthropic import Asked, check_request, message_request, prompt
 from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
 from vllama.translate.failure import failure_text

@@ -17,7 +17,7 @@ from vllama.models.catalogue import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._edge import find_model, gateway_of
 from vllama.routes._relay import Handover, hand_over
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 
 MAX_FIELD_BYTES = 2**20
 """Of a form's field that is no file."""

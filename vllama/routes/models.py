@@ -17,7 +17,7 @@ from vllama.models.inspect import read_tensors
 from vllama.models.show import description, details
 from vllama.routes._edge import find_model, gateway_of, get
 from vllama.routes._reading import read_body
-from vllama.scheduler import Loaded
+from vllama.scheduling.scheduler import Loaded
 from vllama.wire.ollama import ShowRequest
 
 _FOREVER = timedelta(days=292 * 365.2425)

@@ -24,7 +24,7 @@ from vllama.routes._conversation import converse
 from vllama.routes._edge import find_model, gateway_of, get, quote
 from vllama.routes._reading import read_request
 from vllama.routes._relay import Handover, hand_over, rename
-from vllama.scheduler import Lease
+from vllama.scheduling.scheduler import Lease
 from vllama.translate.openai import FINGERPRINT, NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest
 

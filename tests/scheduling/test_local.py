@@ -1,192 +1,29 @@
-"""The scheduler with plain objects for engines: who waits for what, who is let in when, and what is left."""
+"""Who waits for what, who is let in when, and what is left."""
 
 import asyncio
 import contextlib
-import gc
 import logging
-import math
 import random
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import uvloop
 
-from vllama import scheduler as scheduler_module
+from tests.scheduling.conftest import Make
+from tests.scheduling.plain import INF, A, B, C, Engines, User, closing, once, settle, until, users_of
 from vllama.engine.engine import State
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Model
 from vllama.models.names import parse
-from vllama.scheduler import Lease, Loaded, LocalScheduler
-
-A, B, C = (Model(parse(name), source=name, engine_name=name) for name in "abc")
-INF = math.inf
-
-
-class Engine:
-    """What the scheduler drives. A start waits for `may_start`, a stop for `may_stop`. failure: what a start raises."""
-
-    def __init__(self, name: str, events: list[str]) -> None:
-        self.client, self.context_length, self.log_path = name, 4096, Path("log")
-        self.state = State.STARTING
-        self.ended, self.may_start, self.may_stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.may_stop.set()
-        self.name, self._events = name, events
-        self.failure: Exception | None = None
-
-    async def start(self) -> None:
-        self._events.append(f"start {self.name}")
-        try:
-            await self.may_start.wait()
-            if self.failure is not None:
-                raise self.failure
-        except BaseException:
-            self.state = State.FAILED
-            await self.stop()
-            raise
-        self.state = State.READY
-
-    async def stop(self) -> None:
-        if self.state is State.READY:
-            self.state = State.STOPPING
-        await self.may_stop.wait()
-        self._events.append(f"stop {self.name}")
-
-    def die(self) -> None:
-        self.state = State.FAILED
-        self.ended.set()
-
-
-class Engines:
-    """made: every engine, in order. events: their starts and stops. held: what does not happen at once.
-
-    failures: what the next preparations raise, None for nothing.
-    """
-
-    def __init__(self) -> None:
-        self.made: list[Engine] = []
-        self.events: list[str] = []
-        self.held: set[str] = set()
-        self.failures: list[BaseException | None] = []
-        self.may_prepare = asyncio.Event()
-
-    async def prepare(self, model: Model) -> tuple[Model, Any]:
-        if "prepare" in self.held:
-            await self.may_prepare.wait()
-        if self.failures and (failure := self.failures.pop(0)) is not None:
-            raise failure
-        engine = Engine(model.name.model, self.events)
-        if "start" not in self.held:
-            engine.may_start.set()
-        if "stop" in self.held:
-            engine.may_stop.clear()
-        self.made.append(engine)
-        return model, engine
-
-    @property
-    def last(self) -> Engine:
-        return self.made[-1]
-
-
-class User:
-    """A request that holds its lease until `leave` is called, or it is cancelled."""
-
-    def __init__(self, scheduler: LocalScheduler, model: Model, keep_alive: float | None = None) -> None:
-        self.lease: Lease | None = None
-        self._may_leave = asyncio.Event()
-        self.task = asyncio.create_task(self._run(scheduler, model, keep_alive))
-
-    async def _run(self, scheduler: LocalScheduler, model: Model, keep_alive: float | None) -> None:
-        async with scheduler.acquire(model, keep_alive) as self.lease:
-            await self._may_leave.wait()
-
-    async def entered(self) -> Any:
-        """Wait until it has its lease; gives the engine's name."""
-        await until(lambda: self.lease is not None or self.task.done())
-        if self.lease is None:
-            self.task.result()
-        assert self.lease is not None
-        return self.lease.client
-
-    async def leave(self) -> None:
-        self._may_leave.set()
-        await asyncio.wait_for(self.task, 5)
-
-    async def cancel(self) -> None:
-        self.task.cancel()
-        await asyncio.wait({self.task}, timeout=5)
-        assert self.task.cancelled()
-
-    async def failure(self) -> BaseException:
-        await asyncio.wait({self.task}, timeout=5)
-        error = self.task.exception()
-        assert error is not None
-        return error
-
-
-async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0)
-
-
-async def settle() -> None:
-    """Let everything happen that can without time going on."""
-    for _ in range(30):
-        await asyncio.sleep(0)
-
-
-@pytest.fixture
-def engines() -> Engines:
-    return Engines()
-
-
-@pytest.fixture
-async def make(engines: Engines) -> AsyncIterator[Callable[..., LocalScheduler]]:
-    """make(keep_alive=…, max_queue=…). At the test's end they are closed, and no task and no complaint is left."""
-    loop, complaints, others = asyncio.get_running_loop(), [], asyncio.all_tasks()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
-    made: list[LocalScheduler] = []
-
-    def make(keep_alive: float = INF, max_queue: int = 16) -> LocalScheduler:
-        made.append(LocalScheduler(engines.prepare, keep_alive=keep_alive, max_queue=max_queue))
-        return made[-1]
-
-    yield make
-    for engine in engines.made:
-        engine.may_stop.set()
-    async with asyncio.timeout(5):
-        for scheduler in made:
-            await scheduler.close()
-    await settle()
-    assert asyncio.all_tasks() - others <= {asyncio.current_task()}
-    gc.collect()
-    loop.set_exception_handler(None)
-    assert complaints == []
-    assert all(not resident_users(scheduler) for scheduler in made)
-    assert len(engines.made) == sum(event.startswith("start") for event in engines.events)
-    assert len(engines.made) == sum(event.startswith("stop") for event in engines.events)
-
-
-def resident_users(scheduler: LocalScheduler) -> int:
-    return scheduler._resident.users if scheduler._resident is not None else 0
-
-
-@pytest.fixture
-def scheduler(make: Callable[..., LocalScheduler]) -> LocalScheduler:
-    return make()
-
-
-async def once(scheduler: LocalScheduler, model: Model, keep_alive: float | None = None) -> None:
-    async with asyncio.timeout(5), scheduler.acquire(model, keep_alive):
-        pass
+from vllama.scheduling.local import LocalScheduler
+from vllama.scheduling.resident import Tenant
+from vllama.scheduling.scheduler import Lease, Loaded
 
 
 async def test_a_lease_tells_of_the_engine(scheduler: LocalScheduler, engines: Engines) -> None:
     async with scheduler.acquire(A) as lease:
         assert lease == Lease("a", A, 4096)  # type: ignore[arg-type]
-        assert scheduler.loaded() == [Loaded(A, INF, 4096)]
+        assert scheduler.loaded() == [Loaded(A, INF, 4096, State.READY, 1)]
 
 
 async def test_one_load_for_all_that_wait(scheduler: LocalScheduler, engines: Engines) -> None:
@@ -196,9 +33,9 @@ async def test_one_load_for_all_that_wait(scheduler: LocalScheduler, engines: En
     users += [User(scheduler, A) for _ in range(5)]
     await settle()
     assert not any(user.lease for user in users)
-    engines.last.may_start.set()
+    engines.release()
     assert {await user.entered() for user in users} == {"a"}
-    assert resident_users(scheduler) == 15
+    assert users_of(scheduler) == 15
     for user in users:
         await user.leave()
     assert engines.events == ["start a"]
@@ -210,11 +47,11 @@ async def test_names_match_without_regard_to_case(scheduler: LocalScheduler, eng
     assert engines.events == ["start a"]
 
 
-async def test_a_swap_waits_for_the_users(scheduler: LocalScheduler, engines: Engines) -> None:
-    first, second = User(scheduler, A), User(scheduler, A)
+async def test_a_swap_waits_for_the_users(single: LocalScheduler, engines: Engines) -> None:
+    first, second = User(single, A), User(single, A)
     await first.entered()
     await second.entered()
-    waiting = User(scheduler, B)
+    waiting = User(single, B)
     await first.leave()
     await settle()
     assert engines.events == ["start a"]
@@ -224,10 +61,12 @@ async def test_a_swap_waits_for_the_users(scheduler: LocalScheduler, engines: En
     await waiting.leave()
 
 
-async def test_a_swap_is_not_starved_and_models_take_turns(scheduler: LocalScheduler, engines: Engines) -> None:
-    old = User(scheduler, A)
+async def test_a_swap_is_not_starved_and_models_take_turns(single: LocalScheduler, engines: Engines) -> None:
+    old = User(single, A)
     await old.entered()
-    swap, late, other, late_too = (User(scheduler, model) for model in (B, A, C, B))
+    swap = User(single, B)
+    await settle()
+    late, other, late_too = (User(single, model) for model in (A, C, B))
     await settle()
     assert late.lease is None, "it would keep the others waiting"
     await old.leave()
@@ -243,10 +82,10 @@ async def test_a_swap_is_not_starved_and_models_take_turns(scheduler: LocalSched
     assert engines.events[::2] == ["start a", "start b", "start a", "start c"]
 
 
-async def test_a_swap_that_nobody_waits_for_any_more_is_off(scheduler: LocalScheduler, engines: Engines) -> None:
-    old = User(scheduler, A)
+async def test_a_swap_that_nobody_waits_for_any_more_is_off(single: LocalScheduler, engines: Engines) -> None:
+    old = User(single, A)
     await old.entered()
-    swap, late = User(scheduler, B), User(scheduler, A)
+    swap, late = User(single, B), User(single, A)
     await settle()
     await swap.cancel()
     assert await late.entered() == "a"
@@ -256,15 +95,15 @@ async def test_a_swap_that_nobody_waits_for_any_more_is_off(scheduler: LocalSche
     assert engines.events == ["start a"]
 
 
-async def test_a_swap_called_off_as_the_last_user_leaves(scheduler: LocalScheduler, engines: Engines) -> None:
-    old = User(scheduler, A)
+async def test_a_swap_called_off_as_the_last_user_leaves(single: LocalScheduler, engines: Engines) -> None:
+    old = User(single, A)
     await old.entered()
-    swap = User(scheduler, B)
+    swap = User(single, B)
     await settle()
-    old._may_leave.set()
+    old.may_leave.set()
     swap.task.cancel()
     await asyncio.wait({old.task, swap.task})
-    async with scheduler.acquire(A):
+    async with single.acquire(A):
         await settle()
         assert engines.last.state is State.READY, "unloaded under its user"
 
@@ -283,7 +122,7 @@ async def test_a_swap_called_off_as_the_last_user_leaves(scheduler: LocalSchedul
 async def test_a_failure_reaches_all_that_wait_for_the_model_and_nobody_else(
     scheduler: LocalScheduler, engines: Engines, failure: BaseException, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engines.failures = [failure]
+    engines.failures["fetch a"] = [failure]
     users, other = [User(scheduler, A) for _ in range(3)], User(scheduler, B)
     assert {str(await user.failure()) for user in users} == {text}
     assert all(isinstance(user.task.exception(), EngineError) for user in users)
@@ -297,15 +136,15 @@ async def test_a_start_that_fails_leaves_nothing_loaded(scheduler: LocalSchedule
     engines.held = {"start"}
     user = User(scheduler, A)
     await until(lambda: engines.made)
-    engines.last.failure = EngineError("no memory")
-    release(engines)
+    engines.failures["start"] = [EngineError("no memory")]
+    engines.release()
     assert str(await user.failure()) == "no memory"
     assert scheduler.loaded() == []
     await once(scheduler, A)
     assert engines.events == ["start a", "stop a", "start a"]
 
 
-@pytest.mark.parametrize("held", ["prepare", "start"])
+@pytest.mark.parametrize("held", ["fetch", "start"])
 async def test_a_client_that_leaves_costs_the_others_nothing(
     scheduler: LocalScheduler, engines: Engines, held: str
 ) -> None:
@@ -314,20 +153,13 @@ async def test_a_client_that_leaves_costs_the_others_nothing(
     await settle()
     await first.cancel()
     await settle()
-    release(engines)
+    engines.release()
     assert await second.entered() == "a"
-    assert resident_users(scheduler) == 1
+    assert users_of(scheduler) == 1
     await second.leave()
 
 
-def release(engines: Engines) -> None:
-    engines.held = set()
-    engines.may_prepare.set()
-    for engine in engines.made:
-        engine.may_start.set()
-
-
-@pytest.mark.parametrize("held", ["prepare", "start"])
+@pytest.mark.parametrize("held", ["fetch", "start"])
 async def test_a_load_goes_on_when_its_clients_gave_up(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
     """Those with a time limit below a cold start would never be served if each began anew."""
     engines.held = {held}
@@ -335,32 +167,31 @@ async def test_a_load_goes_on_when_its_clients_gave_up(scheduler: LocalScheduler
     await settle()
     await user.cancel()
     await settle()
-    release(engines)
+    engines.release()
     await once(scheduler, A)
     assert engines.events == ["start a"]
 
 
-@pytest.mark.parametrize("held", ["prepare", "start"])
-async def test_a_load_for_nobody_gives_way(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
+@pytest.mark.parametrize("held", ["fetch", "start"])
+async def test_a_load_for_nobody_gives_way(single: LocalScheduler, engines: Engines, held: str) -> None:
     engines.held = {held}
-    user = User(scheduler, A)
+    user = User(single, A)
     await settle()
     await user.cancel()
     engines.held = set()
-    await once(scheduler, B)
+    await once(single, B)
     assert engines.events == (["start a", "stop a"] if held == "start" else []) + ["start b"]
 
 
-async def test_a_load_that_gives_way_is_cleaned_up_first(scheduler: LocalScheduler, engines: Engines) -> None:
+async def test_a_load_that_gives_way_is_cleaned_up_first(single: LocalScheduler, engines: Engines) -> None:
     engines.held = {"start", "stop"}
-    user = User(scheduler, A)
+    user = User(single, A)
     await settle()
     await user.cancel()
-    other, again = User(scheduler, B), User(scheduler, A)
+    other, again = User(single, B), User(single, A)
     await again.cancel()
     await settle()
-    engines.held = set()
-    engines.last.may_stop.set()
+    engines.release()
     assert await other.entered() == "b"
     await other.leave()
 
@@ -381,7 +212,7 @@ async def test_an_unload_during_a_load_waits_for_the_users(scheduler: LocalSched
     await settle()
     scheduler.unload(A)
     await settle()
-    release(engines)
+    engines.release()
     await user.entered()
     await settle()
     assert engines.events == ["start a"]
@@ -389,7 +220,7 @@ async def test_an_unload_during_a_load_waits_for_the_users(scheduler: LocalSched
     await until(lambda: engines.events == ["start a", "stop a"])
 
 
-async def test_too_many_wait(make: Callable[..., LocalScheduler], engines: Engines) -> None:
+async def test_too_many_wait(make: Make, engines: Engines) -> None:
     scheduler = make(max_queue=2)
     engines.held = {"start"}
     waiting = [User(scheduler, A), User(scheduler, B)]
@@ -401,7 +232,7 @@ async def test_too_many_wait(make: Callable[..., LocalScheduler], engines: Engin
     await waiting[1].cancel()
     third = User(scheduler, A)
     await settle()
-    release(engines)
+    engines.release()
     assert await waiting[0].entered() == await third.entered() == "a"
     users = [User(scheduler, A) for _ in range(5)]  # nobody waits for what is loaded
     for user in (*users, waiting[0], third):
@@ -412,7 +243,7 @@ async def test_too_many_wait(make: Callable[..., LocalScheduler], engines: Engin
 @pytest.mark.parametrize("turns", range(12))
 async def test_cancelled_at_every_await_point(scheduler: LocalScheduler, engines: Engines, turns: int) -> None:
     """Also in the very turn of the grant, and of a failure."""
-    engines.failures = [EngineError("no")] if turns % 2 else []
+    engines.failures["fetch"] = [EngineError("no")] if turns % 2 else []
     user, other = User(scheduler, A), User(scheduler, A)
     for _ in range(turns // 2):
         await asyncio.sleep(0)
@@ -421,11 +252,11 @@ async def test_cancelled_at_every_await_point(scheduler: LocalScheduler, engines
     with contextlib.suppress(EngineError):
         await other.entered()
     assert await_cancelled is user.task.cancelled() or user.task.exception() is not None
-    assert resident_users(scheduler) == (0 if other.task.done() else 1)
+    assert users_of(scheduler) == (0 if other.task.done() else 1)
     if not other.task.done():
         await other.leave()
     await once(scheduler, A)
-    assert resident_users(scheduler) == 0
+    assert users_of(scheduler) == 0
 
 
 @pytest.mark.parametrize("outcome", ["granted", "failed", "closed"])
@@ -434,30 +265,28 @@ async def test_cancelled_in_the_turn_of_the_answer(
 ) -> None:
     """The waiter has its answer, and is cancelled before it wakes up."""
     engines.held = {"start"}
-    engines.failures = [EngineError("no")] if outcome == "failed" else []
+    engines.failures["start"] = [EngineError("no")] if outcome == "failed" else []
     user = User(scheduler, A)
     call_soon = asyncio.get_running_loop().call_soon
 
     def first_cancel(function: Callable[..., None]) -> Callable[..., None]:
         return lambda *arguments: (call_soon(user.task.cancel), function(*arguments))[1]
 
-    monkeypatch.setattr(scheduler_module._Resident, "enter", first_cancel(scheduler_module._Resident.enter))
-    monkeypatch.setattr(scheduler, "_refuse", first_cancel(scheduler._refuse))
+    monkeypatch.setattr(Tenant, "enter", first_cancel(Tenant.enter))
+    monkeypatch.setattr(scheduler, "refuse", first_cancel(scheduler.refuse))
     await settle()
-    release(engines)
+    engines.release()
     if outcome == "closed":
         await scheduler.close()
     await asyncio.wait({user.task}, timeout=5)
     assert user.task.cancelled()
     assert user.lease is None
-    assert resident_users(scheduler) == 0
-    assert scheduler.loaded() == ([Loaded(A, INF, 4096)] if outcome == "granted" else [])
+    assert users_of(scheduler) == 0
+    assert scheduler.loaded() == ([Loaded(A, INF, 4096, State.READY, 1)] if outcome == "granted" else [])
 
 
-async def test_keep_alive_is_overwritten_only_by_requests_that_carry_one(
-    make: Callable[..., LocalScheduler], engines: Engines
-) -> None:
-    scheduler = make(keep_alive=300.0)
+async def test_keep_alive_is_overwritten_only_by_requests_that_carry_one(make: Make, engines: Engines) -> None:
+    scheduler = make(max_loaded=1, keep_alive=300.0)
 
     def remaining() -> float:
         return scheduler.loaded()[0].remaining
@@ -481,8 +310,8 @@ async def test_keep_alives_of_those_who_waited(scheduler: LocalScheduler, engine
     engines.held = {"start"}
     users = [User(scheduler, A, keep_alive) for keep_alive in (10.0, 20.0, None)]
     await settle()
-    assert scheduler.loaded() == [Loaded(A, 20.0, 4096, State.STARTING)], "listed while it loads"
-    release(engines)
+    assert scheduler.loaded() == [Loaded(A, 20.0, 4096, State.STARTING, 1)], "listed while it loads"
+    engines.release()
     for user in users:
         await user.entered()
         await user.leave()
@@ -496,7 +325,7 @@ async def test_a_load_keeps_what_was_asked_for_by_those_who_gave_up(
     user = User(scheduler, A, 3600.0)
     await settle()
     await user.cancel()
-    release(engines)
+    engines.release()
     await once(scheduler, A)
     assert 3599 < scheduler.loaded()[0].remaining <= 3600
 
@@ -514,7 +343,7 @@ async def test_a_load_for_one_who_left_and_wanted_nothing_kept_is_given_up(
 def test_the_time_counts_from_the_last_leave() -> None:
     async def check() -> None:
         engines, loop = Engines(), asyncio.get_running_loop()
-        scheduler = LocalScheduler(engines.prepare, keep_alive=10.0, max_queue=16)
+        scheduler = LocalScheduler(engines, keep_alive=10.0, max_queue=16)
         real, skipped = loop.time, 0.0
         loop.time = lambda: real() + skipped  # type: ignore[method-assign]
         first, second = User(scheduler, A), User(scheduler, A)
@@ -545,7 +374,7 @@ def test_the_time_counts_from_the_last_leave() -> None:
 
 
 @pytest.mark.parametrize("keep_alive", [0.0, 0.02])
-async def test_unloaded_when_idle(make: Callable[..., LocalScheduler], engines: Engines, keep_alive: float) -> None:
+async def test_unloaded_when_idle(make: Make, engines: Engines, keep_alive: float) -> None:
     scheduler = make(keep_alive=keep_alive)
     user = User(scheduler, A)
     await user.entered()
@@ -553,7 +382,7 @@ async def test_unloaded_when_idle(make: Callable[..., LocalScheduler], engines: 
     assert engines.events == ["start a"]
     await user.leave()
     await until(lambda: engines.events == ["start a", "stop a"])
-    await until(lambda: scheduler._mover is not None and scheduler._mover.done())
+    await until(lambda: scheduler._mover.is_resting)
     await once(scheduler, A)
     assert engines.events[2] == "start a"
 
@@ -581,12 +410,11 @@ async def test_a_request_during_an_unload_waits_for_a_new_engine(scheduler: Loca
     await once(scheduler, A)
     scheduler.unload(A)
     await until(lambda: engines.last.state is State.STOPPING)
-    assert scheduler.loaded() == [Loaded(A, 0.0, 4096, State.STOPPING)], "its memory is not free yet"
+    assert scheduler.loaded() == [Loaded(A, 0.0, 4096, State.STOPPING, 1)], "its memory is not free yet"
     user = User(scheduler, A)
     await settle()
     assert user.lease is None
-    engines.held = set()
-    engines.last.may_stop.set()
+    engines.release()
     assert await user.entered() == "a"
     assert engines.events == ["start a", "stop a", "start a"]
     await user.leave()
@@ -611,7 +439,7 @@ async def test_an_engine_that_died_is_replaced(scheduler: LocalScheduler, engine
     assert engines.events == ["start a", "stop a", "start a"]
     await user.leave()
     await settle()
-    assert scheduler.loaded() == [Loaded(A, INF, 4096)]
+    assert scheduler.loaded() == [Loaded(A, INF, 4096, State.READY, 1)]
 
 
 async def test_an_engine_that_died_unused_is_cleaned_up_at_once(scheduler: LocalScheduler, engines: Engines) -> None:
@@ -620,10 +448,10 @@ async def test_an_engine_that_died_unused_is_cleaned_up_at_once(scheduler: Local
     await until(lambda: engines.events == ["start a", "stop a"])
 
 
-async def test_a_swap_does_not_wait_for_users_of_a_dead_engine(scheduler: LocalScheduler, engines: Engines) -> None:
-    user = User(scheduler, A)
+async def test_a_swap_does_not_wait_for_users_of_a_dead_engine(single: LocalScheduler, engines: Engines) -> None:
+    user = User(single, A)
     await user.entered()
-    swap = User(scheduler, B)
+    swap = User(single, B)
     await settle()
     engines.last.die()
     assert await asyncio.wait_for(swap.entered(), 1) == "b"
@@ -632,24 +460,17 @@ async def test_a_swap_does_not_wait_for_users_of_a_dead_engine(scheduler: LocalS
 
 
 async def test_a_stop_that_fails_is_logged_and_the_next_model_loads(
-    scheduler: LocalScheduler, engines: Engines, caplog: pytest.LogCaptureFixture
+    single: LocalScheduler, engines: Engines, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await once(scheduler, A)
+    await once(single, A)
 
-    async def fail() -> bool:
-        engines.events.append("stop a")
-        raise OSError("odd")
-
-    engines.last.may_stop.wait = fail  # type: ignore[method-assign]
-    await once(scheduler, B)
+    engines.failures["stop"] = [OSError("odd")]
+    await once(single, B)
     assert "a:latest: stopping its engine failed" in caplog.text
+    engines.alive.discard(engines.made[0])
 
 
-def closing(error: BaseException) -> bool:
-    return isinstance(error, EngineError) and str(error) == "the server is stopping: send the request again"
-
-
-@pytest.mark.parametrize("held", ["prepare", "start"])
+@pytest.mark.parametrize("held", ["fetch", "start"])
 async def test_close_while_loading(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
     engines.held = {held}
     users = [User(scheduler, A), User(scheduler, B)]
@@ -659,7 +480,7 @@ async def test_close_while_loading(scheduler: LocalScheduler, engines: Engines, 
     assert engines.events == (["start a", "stop a"] if held == "start" else [])
 
 
-@pytest.mark.parametrize("held", ["prepare", "start"])
+@pytest.mark.parametrize("held", ["fetch", "start"])
 async def test_drain_gives_up_a_load(scheduler: LocalScheduler, engines: Engines, held: str) -> None:
     engines.held = {held}
     users = [User(scheduler, A), User(scheduler, B)]
@@ -680,18 +501,18 @@ async def test_drain_lets_users_go_on(scheduler: LocalScheduler, engines: Engine
     await user.leave()
 
 
-async def test_close_with_users_and_those_who_wait_for_them(scheduler: LocalScheduler, engines: Engines) -> None:
-    user = User(scheduler, A, 0.01)
+async def test_close_with_users_and_those_who_wait_for_them(single: LocalScheduler, engines: Engines) -> None:
+    user = User(single, A, 0.01)
     await user.entered()
-    swap = User(scheduler, B)
+    swap = User(single, B)
     await settle()
-    await asyncio.wait_for(scheduler.close(), 1)
+    await asyncio.wait_for(single.close(), 1)
     assert closing(await swap.failure())
     assert engines.events == ["start a", "stop a"]
-    assert closing(await User(scheduler, A).failure())
+    assert closing(await User(single, A).failure())
     await user.leave()
     await settle()
-    assert scheduler.loaded() == []
+    assert single.loaded() == []
 
 
 async def test_close_waits_for_a_stop_under_way(scheduler: LocalScheduler, engines: Engines) -> None:
@@ -703,7 +524,7 @@ async def test_close_waits_for_a_stop_under_way(scheduler: LocalScheduler, engin
     assert not any(task.done() for task in closing)
     closing[0].cancel()
     await settle()
-    engines.last.may_stop.set()
+    engines.release()
     await asyncio.wait_for(closing[1], 1)
     assert engines.events == ["start a", "stop a"]
 
@@ -713,10 +534,10 @@ async def test_close_unused(scheduler: LocalScheduler) -> None:
     await scheduler.close()
 
 
-async def test_chaos(make: Callable[..., LocalScheduler], engines: Engines) -> None:
+async def test_chaos(make: Make, engines: Engines) -> None:
     """Many come, leave and die in every order: each user's engine serves its model, and everything ends."""
     chance = random.Random(7)
-    scheduler = make(keep_alive=0.0, max_queue=50)
+    scheduler = make(max_loaded=1, keep_alive=0.0, max_queue=50)
 
     async def wobble() -> None:
         for _ in range(chance.randrange(6)):
@@ -750,7 +571,7 @@ async def test_chaos(make: Callable[..., LocalScheduler], engines: Engines) -> N
 def test_long_times_on_the_gateways_own_loop(keep_alive: float) -> None:
     async def check() -> None:
         engines = Engines()
-        scheduler = LocalScheduler(engines.prepare, keep_alive=keep_alive, max_queue=1)
+        scheduler = LocalScheduler(engines, keep_alive=keep_alive, max_queue=1)
         await once(scheduler, A)
         await settle()
         assert scheduler.loaded()[0].remaining == keep_alive

@@ -1,0 +1,33 @@
+"""A server that somebody else runs, as a scheduler."""
+
+import contextlib
+import math
+from collections.abc import AsyncIterator
+
+from vllama.engine.client import EngineClient
+from vllama.models.catalogue import Catalogue, Model
+from vllama.scheduling.scheduler import Lease, Loaded
+
+
+class AttachedScheduler:
+    """Stands before a server that somebody else runs: nothing is loaded, unloaded or watched."""
+
+    def __init__(self, client: EngineClient, catalogue: Catalogue) -> None:
+        self._client = client
+        self._catalogue = catalogue
+
+    @contextlib.asynccontextmanager
+    async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:  # noqa: ARG002
+        yield Lease(self._client, model, model.context_length)
+
+    def unload(self, model: Model) -> None:
+        pass
+
+    def loaded(self) -> list[Loaded]:
+        return [Loaded(model, math.inf, model.context_length) for model in self._catalogue]
+
+    def drain(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        await self._client.close()

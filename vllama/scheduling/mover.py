@@ -1,0 +1,231 @@
+"""Moves engines in and out of memory, one thing at a time.
+
+vLLM measures the free memory while it starts: what another engine takes or gives back meanwhile would spoil that.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Protocol
+
+from vllama.engine.engine import State
+from vllama.models.catalogue import Model
+from vllama.scheduling.engines import Engine, Engines
+from vllama.scheduling.resident import Resident
+from vllama.scheduling.room import Drain, Evict, Start, next_step, no_room
+from vllama.scheduling.shelf import Changed
+
+logger = logging.getLogger("vllama.scheduler")
+
+_LONGEST_SLEEP_S = 86400.0
+
+
+class Queue(Protocol):
+    """Those who wait, as the mover sees them."""
+
+    def serve(self) -> None: ...
+    def place_all(self, resident: Resident) -> None: ...
+    def fail(self, resident: Resident, error: BaseException) -> None: ...
+    def waited_for(self) -> list[Model]: ...
+    def adapter_moved(self, resident: Resident) -> Changed: ...
+
+
+class Mover:
+    """One task, alive as long as there is an engine or anybody who waits.
+
+    residents: shared with the queue, which adds them as they are asked for. max_loaded: as the scheduler's.
+    """
+
+    def __init__(self, engines: Engines, residents: dict[str, Resident], queue: Queue, max_loaded: int) -> None:
+        self._engines = engines
+        self._residents = residents
+        self._queue = queue
+        self._max_loaded = max_loaded
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._draining = False
+        self._closed = False
+
+    @property
+    def is_resting(self) -> bool:
+        return self._task is None or self._task.done()
+
+    def wake(self) -> None:
+        """Look again at what is to be done."""
+        self._changed.set()
+        if self.is_resting and not self._closed:
+            self._task = asyncio.create_task(self._move(), name="scheduler")
+
+    def drain(self) -> None:
+        """Give up what is being loaded."""
+        self._draining = True
+        self._changed.set()
+
+    async def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _move(self) -> None:
+        while not self._closed and (self._residents or self._queue.waited_for()):
+            self._changed.clear()
+            wanted = self._next_to_load()
+            if wanted is None:
+                self._reopen()
+            self._queue.serve()
+            if (going := self._next_to_go()) is not None:
+                await self._remove(going)
+            elif wanted is None or not await self._load(wanted):
+                await self._pause()
+        await asyncio.gather(*map(self._remove, list(self._residents.values())))
+
+    def _reopen(self) -> None:
+        for resident in self._residents.values():
+            resident.closed = False
+
+    async def _pause(self) -> None:
+        """Until something changes, or the next name's time is up."""
+        for resident in self._residents.values():
+            if resident.is_ready:
+                resident.expire_some()
+        tenants = [tenant for resident in self._residents.values() for tenant in resident.tenants.values()]
+        left = [tenant.remaining for tenant in tenants if tenant.is_idle and not tenant.has_expired]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(left, default=_LONGEST_SLEEP_S)):
+                await self._changed.wait()
+
+    def _next_to_go(self) -> Resident | None:
+        waited = {model.weights for model in self._queue.waited_for()}
+        for resident in self._residents.values():
+            if resident.must_go(waited=resident.weights in waited, pressed=bool(waited), draining=self._draining):
+                return resident
+        return None
+
+    def _next_to_load(self) -> Resident | None:
+        """What the one waits for who came first of those for whom something can be done."""
+        for model in self._queue.waited_for():
+            resident = self._residents.get(model.weights)
+            if resident is not None and resident.can_be_loaded:
+                return resident
+        return None
+
+    async def _load(self, resident: Resident) -> bool:
+        """Do the next thing for the resident; False where that is to wait for those who use another."""
+        model = resident.model_to_start
+        others = [other for other in self._residents.values() if other is not resident]
+        try:
+            demand = await resident.demand(self._engines)
+            free = await self._engines.free()
+        except Exception as error:
+            self._queue.fail(resident, error)
+            return True
+        if not self._is_waited_for(resident):
+            return True
+        step = next_step(demand, free, others, self._max_loaded)
+        match step:
+            case Start(share):
+                await self._bring_up(resident, share)
+            case Evict(victim):
+                await self._evict(victim)
+            case Drain(victim):
+                victim.closed = True
+            case None if resident.engine is not None:
+                await self._remove(resident)  # started anew, it may do with less
+            case None:
+                self._queue.fail(resident, no_room(model, demand, free, others, self._max_loaded))
+        return not isinstance(step, Drain)
+
+    def _is_waited_for(self, resident: Resident) -> bool:
+        return any(model.weights == resident.weights for model in self._queue.waited_for())
+
+    def _is_worth_loading(self, resident: Resident) -> bool:
+        """Also when all clients gave up, as most try again: until another model is asked for, or this one unloaded."""
+        if self._is_waited_for(resident):
+            return True
+        return not self._draining and resident.keep_alive > 0 and self._next_to_load() is None
+
+    async def _bring_up(self, resident: Resident, share: int | None) -> None:
+        self._reopen()  # whoever was to make room for this one need not any more
+        self._queue.serve()
+        name, began = resident.model.name.short, time.monotonic()
+        wakes = resident.engine is not None
+        try:
+            engine = resident.engine or resident.install(self._engines, share)
+        except Exception as error:
+            self._queue.fail(resident, error)
+            return
+        if wakes:
+            logger.info("%s: waking its engine", name)
+        else:
+            logger.info("%s: starting its engine, which takes a minute or so (log: %s)", name, engine.log_path)
+        loading = asyncio.create_task(engine.wake() if wakes else engine.start(), name=f"load-{name}")
+        if not await self._finish(loading, resident):
+            logger.info("%s: not loaded, nobody waits for it any more", name)
+            await self._give_up(resident, wakes=wakes)
+        elif (failure := _error_of(loading)) is None:
+            logger.info("%s: ready after %.1f s", name, time.monotonic() - began)
+            self._open(resident, engine)
+        elif wakes:
+            logger.warning("%s: its engine did not wake up and is started anew: %s", name, failure)
+            await self._remove(resident)
+        else:
+            self._queue.fail(resident, failure)
+
+    async def _finish(self, loading: "asyncio.Task[None]", resident: Resident) -> bool:
+        """Wait for the end of a load; end it early, and return False, where it is not worth while any more."""
+        loading.add_done_callback(lambda _: self._changed.set())
+        while not loading.done() and self._is_worth_loading(resident):
+            self._changed.clear()
+            await self._changed.wait()
+        if loading.done():
+            return True
+        loading.cancel()
+        await asyncio.wait({loading})
+        return False
+
+    async def _give_up(self, resident: Resident, *, wakes: bool) -> None:
+        if wakes or resident.state is not State.FAILED:
+            await self._remove(resident)
+        else:
+            self._residents.pop(resident.weights)  # a start that was cancelled cleaned up after itself
+
+    def _open(self, resident: Resident, engine: Engine) -> None:
+        resident.open(self._queue.adapter_moved(resident))
+        if resident.watch is None:
+            resident.watch = asyncio.create_task(engine.ended.wait(), name=f"watch-{resident.model.name.short}")
+            resident.watch.add_done_callback(lambda _: self._changed.set())
+        self._queue.place_all(resident)
+        self._queue.serve()
+
+    async def _evict(self, victim: Resident) -> None:
+        engine = victim.engine
+        if engine is not None and victim.state is State.READY and engine.can_sleep():
+            logger.info("%s: putting its engine to sleep", victim.model.name.short)
+            victim.closed = True
+            try:
+                await engine.sleep()
+            except Exception as error:
+                logger.warning("%s: its engine did not go to sleep: %s", victim.model.name.short, error)
+            else:
+                victim.closed = False
+                return
+        await self._remove(victim)
+
+    async def _remove(self, resident: Resident) -> None:
+        """Unload the resident. It is shown, and in its successor's way, until it is gone."""
+        resident.closed = True
+        if resident.state is State.READY:
+            logger.info("%s: unloading", resident.model.name.short)
+        try:
+            await resident.end()
+        except Exception:
+            logger.exception("%s: stopping its engine failed", resident.model.name.short)
+        finally:
+            self._residents.pop(resident.weights, None)
+
+
+def _error_of(task: "asyncio.Task[None]") -> BaseException | None:
+    """What a task that is done ended with; being cancelled, by what it waited for, is an error too."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
