@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import HANG, Scripted
 from tests.served import SCRIPT, environment
 
+BEFORE = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Arr"}]
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
@@ -68,13 +69,13 @@ def home(tmp_path):
 @pytest.fixture
 def terminal(server: Scripted, home):
     server.answers = {
-        "POST /api/show": (200, {"capabilities": ["completion", "thinking"], "system": "Be brief."}),
+        "POST /api/show": (200, {"capabilities": ["completion", "thinking"], "messages": BEFORE}),
         "POST /api/generate": (200, {"done": True}),
         "POST /api/create": [{"status": "success"}],
     }
     terminal = Terminal(SCRIPT, "run", "m", OLLAMA_HOST=server.url, VLLAMA_HOME=str(home))
     try:
-        terminal.expect(">>> ")
+        terminal.expect(">>> Hi\nArr\n\n>>> ")
         yield terminal
     finally:
         terminal.close()
@@ -121,7 +122,7 @@ def test_a_conversation(server, terminal, home):
         {"model": "m", "options": options, "think": True, "messages": [*first, second]},
     ]
     assert server.asked[-1][1] == {
-        "model": "n", "from": "m", "parameters": options, "messages": [*first, second, first[1]]
+        "model": "n", "from": "m", "parameters": options, "messages": [*BEFORE, *first, second, first[1]]
     }  # fmt: skip
     assert "+one\n" in (home / "history").read_text()
     assert (home / "history").stat().st_mode & 0o777 == 0o600

@@ -17,7 +17,16 @@ _PIECE = 2**20
 
 def upload(server: "Server", path: Path, show: Show) -> dict[str, str]:
     """Send the file, or what of a folder makes a model. Returns the digests by file name."""
-    return {name: _send(server, name, file, show) for name, file in model_files(path).items()}
+    files = model_files(path)
+    show(Step("gathering model components"))
+    try:
+        digests = {name: _digest(file) for name, file in files.items()}
+        for name, file in files.items():
+            if not server.has_blob(digests[name]):
+                _send(server, file, digests[name], f"copying {name}", show)
+    except OSError as error:
+        raise VllamaError(f"cannot read {error.filename} ({error.strerror})") from None
+    return digests
 
 
 def model_files(path: Path) -> dict[str, Path]:
@@ -33,19 +42,15 @@ def model_files(path: Path) -> dict[str, Path]:
     return {name: path / name for name in wanted}
 
 
-def _send(server: "Server", name: str, path: Path, show: Show) -> str:
-    """The file's digest, once the server has it."""
-    try:
-        with path.open("rb") as content:
-            show(Step("gathering model components"))
-            digest = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
-            if not server.has_blob(digest):
-                content.seek(0)
-                size = path.stat().st_size
-                server.send_blob(digest, size, _counted(content, f"copying {name}", size, show))
-    except OSError as error:
-        raise VllamaError(f"cannot read {path} ({error.strerror})") from None
-    return digest
+def _digest(path: Path) -> str:
+    with path.open("rb") as content:
+        return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
+
+
+def _send(server: "Server", path: Path, digest: str, status: str, show: Show) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as content:
+        server.send_blob(digest, size, _counted(content, status, size, show))
 
 
 def _counted(content: IO[bytes], status: str, size: int, show: Show) -> Iterator[bytes]:
