@@ -12,6 +12,8 @@ import pytest
 
 from tests.cli.conftest import HANG, Scripted
 from tests.served import SCRIPT, environment
+from vllama.cli._chat import _message
+from vllama.cli._session import Session
 
 BEFORE = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Arr"}]
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -160,3 +162,12 @@ def test_an_error_is_not_the_end(server, terminal, home):
     terminal.expect("fine")
     assert server.asked[-1][1]["messages"] == [{"role": "user", "content": "two"}]
     assert "+one" not in (home / "history").read_text()
+
+
+def test_images_are_for_models_that_see(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    text = f"What is {tmp_path}/a.png?"
+    assert _message(text, Session("m", {"capabilities": ["vision"]})) == {
+        "role": "user", "content": "What is ?", "images": ["iVBORw=="]
+    }  # fmt: skip
+    assert _message(text, Session("m", {})) == {"role": "user", "content": text}
