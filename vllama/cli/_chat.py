@@ -26,8 +26,8 @@ def chat(server: Server, session: Session, open_session: OpenSession, history: P
     while True:
         try:
             _turn(server, prompt, commands)
-        except KeyboardInterrupt:
-            print("\nUse Ctrl + d or /bye to exit." if prompt.is_empty else "")
+        except KeyboardInterrupt:  # of a model that loads, say
+            print()
         except VllamaError as error:
             print(f"error: {error}")
         except (EOFError, Leave):
@@ -47,7 +47,7 @@ def _begin(server: Server, session: Session) -> Session:
 
 
 def _turn(server: Server, prompt: Prompt, commands: Commands) -> None:
-    line = prompt.read().strip()
+    line = _read(prompt)
     if not line:
         return
     if commands.takes(line):
@@ -55,6 +55,15 @@ def _turn(server: Server, prompt: Prompt, commands: Commands) -> None:
             print(said)
         return
     _answer(server, commands.session, _message(line, commands.session))
+
+
+def _read(prompt: Prompt) -> str:
+    try:
+        return prompt.read().strip()
+    except KeyboardInterrupt:
+        if prompt.is_empty:
+            print("Use Ctrl + d or /bye to exit.")
+        return ""
 
 
 def _message(text: str, session: Session) -> Message:
