@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vllama.cli import engine, merge, serve
+from vllama.cli import create, engine, listing, merge, models, run, serve, show, transfer
 from vllama.errors import VllamaError
 
 app = typer.Typer(
@@ -20,9 +20,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(engine.app)
 app.command("serve")(serve.serve)
+app.command("run", cls=run.Command)(run.run)
+app.command("list")(listing.list_)
+app.command("ls", hidden=True)(listing.list_)
+app.command("ps")(listing.ps)
+app.command("show")(show.show)
+app.command("pull")(transfer.pull)
+app.command("push")(transfer.push)
+app.command("create")(create.create)
+app.command("cp")(models.cp)
+app.command("rm")(models.rm)
+app.command("stop")(models.stop)
 app.command("merge")(merge.merge)
+app.add_typer(engine.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,10 +57,10 @@ def _vllama(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors that a user can act on are one line, without a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # What follows a bare -- is vLLM's; Click would mix it with our own arguments.
-    split = given.index("--") if "--" in given else len(given)
+    # What follows a bare -- of serve is vLLM's; Click would mix it with our own arguments.
+    split = given.index("--") if given[:1] == ["serve"] and "--" in given else len(given)
     try:
-        app(given[:split], obj=given[split + 1 :])
+        app(given[:split], prog_name="vllama", obj=given[split + 1 :])
     except VllamaError as error:
         print(f"vllama: {error}", file=sys.stderr)
         sys.exit(1)

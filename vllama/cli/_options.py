@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Form(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+FormOption = Annotated[Form, typer.Option("--format", help="text, or json: the API's answer, for scripts.")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="Allow an unencrypted or unverified registry.")]
+
+
+def print_json(document: object) -> None:
+    import json
+
+    print(json.dumps(document, indent=2, ensure_ascii=False))

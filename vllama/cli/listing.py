@@ -1,0 +1,64 @@
+"""`vllama list` and `vllama ps`."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from vllama.cli._options import Form, FormOption, print_json
+from vllama.cli._table import table
+from vllama.cli._words import human_size, human_time
+
+_Prefix = Annotated[str, typer.Argument(help="Only names that begin so.", show_default=False)]
+
+
+def list_(prefix: _Prefix = "", form: FormOption = Form.TEXT) -> None:
+    """List models."""
+    _print("/api/tags", prefix, form, ("NAME", "ID", "SIZE", "MODIFIED"), _model)
+
+
+def ps(prefix: _Prefix = "", form: FormOption = Form.TEXT) -> None:
+    """List running models."""
+    _print("/api/ps", prefix, form, ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), _process)
+
+
+def _print(path: str, prefix: str, form: Form, head: tuple[str, ...], row: Any) -> None:
+    from vllama.cli._client import connect
+
+    with connect() as server:
+        models = server.get(path)["models"]
+    chosen = [model for model in models if model["name"].lower().startswith(prefix.lower())]
+    if form is Form.JSON:
+        print_json({"models": chosen})
+    else:
+        now = datetime.now(UTC)
+        print(table([head, *(row(model, now) for model in chosen)]), end="")
+
+
+def _model(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    size = "-" if model.get("remote_host") else human_size(model["size"])
+    return model["name"], model["digest"][:12], size, human_time(model["modified_at"], now)
+
+
+def _process(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    until = model["expires_at"]
+    ended = datetime.fromisoformat(until) <= now
+    return (
+        model["name"],
+        model["digest"][:12],
+        human_size(model["size"]),
+        _processor(model["size"], model.get("size_vram", 0)),
+        str(model.get("context_length", 0)),
+        "Stopping..." if ended else human_time(until, now),
+    )
+
+
+def _processor(size: int, on_gpu: int) -> str:
+    if not on_gpu:
+        return "100% CPU"
+    if on_gpu == size:
+        return "100% GPU"
+    if on_gpu > size:
+        return "Unknown"
+    cpu = round((size - on_gpu) / size * 100)
+    return f"{cpu}%/{100 - cpu}% CPU/GPU"

@@ -1,0 +1,50 @@
+"""`vllama cp`, `vllama rm` and `vllama stop`."""
+
+import contextlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vllama.errors import VllamaError
+
+if TYPE_CHECKING:
+    from vllama.cli._client import Server
+
+
+def cp(source: str, destination: str) -> None:
+    """Copy a model."""
+    from vllama.cli._client import connect
+
+    with connect() as server:
+        server.post("/api/copy", {"source": source, "destination": destination})
+    print(f"copied '{source}' to '{destination}'")
+
+
+def rm(models: Annotated[list[str], typer.Argument(help="Models to remove.", show_default=False)]) -> None:
+    """Remove models."""
+    from vllama.cli._client import Refused, connect
+
+    with connect() as server:
+        for model in models:
+            # Deleting says what is wrong with a name, and must be possible for what cannot be loaded.
+            with contextlib.suppress(Refused):
+                _unload(server, model)
+            server.delete("/api/delete", {"model": model})
+            print(f"deleted '{model}'")
+
+
+def stop(model: Annotated[str, typer.Argument(help="Model to stop.", show_default=False)]) -> None:
+    """Stop a running model."""
+    from vllama.cli._client import Refused, connect
+
+    with connect() as server:
+        try:
+            _unload(server, model)
+        except Refused as refused:
+            if refused.status == 404:
+                raise VllamaError(f'couldn\'t find model "{model}" to stop') from None
+            raise
+
+
+def _unload(server: "Server", model: str) -> None:
+    server.post("/api/generate", {"model": model, "keep_alive": 0})

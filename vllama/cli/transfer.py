@@ -1,0 +1,43 @@
+"""`vllama pull` and `vllama push`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vllama.cli._options import InsecureOption
+from vllama.cli._steps import Show, Step, show_transfer
+
+if TYPE_CHECKING:
+    from vllama.cli._client import Server
+
+
+def pull(
+    model: Annotated[str, typer.Argument(help="Model to pull.", show_default=False)], insecure: InsecureOption = False
+) -> None:
+    """Pull a model from the hub."""
+    from vllama.cli._client import connect
+
+    with connect() as server:
+        pull_with(server, model, insecure=insecure)
+
+
+def push(
+    model: Annotated[str, typer.Argument(help="Model to push.", show_default=False)], insecure: InsecureOption = False
+) -> None:
+    """Push a model to the hub."""
+    from vllama.cli._client import connect
+
+    with connect() as server, show_transfer() as show:
+        follow(server, "/api/push", {"model": model, "insecure": insecure}, show)
+
+
+def pull_with(server: "Server", model: str, *, insecure: bool = False) -> None:
+    with show_transfer() as show:
+        follow(server, "/api/pull", {"model": model, "insecure": insecure}, show)
+
+
+def follow(server: "Server", path: str, body: Any, show: Show) -> None:
+    """Show an answer's progress until its end."""
+    with server.stream(path, body) as chunks:
+        for chunk in chunks:
+            show(Step(chunk.get("status", ""), chunk.get("total") or 0, chunk.get("completed") or 0))
