@@ -21,13 +21,14 @@ from blockbuster import blockbuster_ctx
 from starlette.applications import Starlette
 from xdist.scheduler import LoadScopeScheduling
 
-from tests import served
+from tests import robot, served
 from tests.fake_engine import RECORDING, EngineInPlace, EnginesInPlace, FakeEngine, Recordings
 from vllama import demo
 from vllama.app import create_app
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
 from vllama.models.inspect import inspect
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models
 from vllama.models.store import Store
@@ -70,8 +71,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", name="demo")
 def served_demo() -> Iterator[served.Served]:
-    """Both demo models on a real engine, one gateway for the whole run. It holds one of them at a time."""
-    with served.serve("--model", "demo", "--model", "demo-embed", "--preload", "demo") as gateway:
+    """The demo models on real engines, and another adapter: one gateway for the whole run."""
+    shutil.rmtree(served.ENGINE_HOME / "models", ignore_errors=True)  # what an earlier run left there
+    with served.serve("--lora", f"robot={robot.FOLDER}@demo", "--preload", "demo") as gateway:
         yield gateway
 
 

@@ -24,7 +24,7 @@ from aiohttp import web
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.plan import AdapterLimits, Demand
 
 RECORDING = os.environ.get("VLLAMA_RECORD", "")

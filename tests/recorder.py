@@ -10,7 +10,8 @@ from tests.served import ENGINE_HOME
 from vllama.engine.client import EngineClient
 from vllama.engine.install import ensure_environment
 from vllama.engine.loader import Loader
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.settings import load
 
 

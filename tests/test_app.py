@@ -19,7 +19,8 @@ from vllama.app import create_app
 from vllama.errors import ApiError, EngineError
 from vllama.framing import ClientLeft
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.scheduling.local import LocalScheduler
 
 

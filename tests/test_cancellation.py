@@ -23,7 +23,8 @@ from tests.permissive_engine import endless, permissive
 from tests.scheduling.plain import users_of
 from vllama.app import create_app
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.scheduling.local import LocalScheduler
 
 STREAM = {"stream": True}

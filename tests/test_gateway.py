@@ -15,7 +15,8 @@ from tests.conftest import Serve
 from tests.fake_engine import FakeEngine, Stream, chat_events, model_list, refusal
 from vllama.engine.install import Environment, Profile
 from vllama.gateway import Gateway, modified
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.attached import AttachedScheduler
 from vllama.server import attached_app, local_app

@@ -22,7 +22,8 @@ from tests.permissive_engine import permissive
 from vllama.app import create_app
 from vllama.dialects import ANTHROPIC, OLLAMA, dialect_of
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
 

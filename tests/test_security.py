@@ -26,7 +26,8 @@ from vllama.engine.command import engine_environment
 from vllama.engine.install import Environment, Profile
 from vllama.framing import stream
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.scheduling.local import LocalScheduler
 from vllama.security.guard import Guard
 from vllama.security.hosts import names_this_machine

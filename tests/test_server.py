@@ -21,7 +21,8 @@ from vllama import server
 from vllama.engine.install import Environment, Profile
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.server import _advice, _announce, attached_app, bind, local_app
 from vllama.settings import Settings
 

@@ -10,7 +10,8 @@ from datetime import datetime
 
 from vllama.engine.client import EngineClient
 from vllama.errors import ApiError, EngineError
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.models.names import TAG, ModelName, is_valid, name_from_source, parse
 from vllama.models.store import Store
 from vllama.scheduling.scheduler import Scheduler

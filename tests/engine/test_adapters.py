@@ -11,7 +11,7 @@ import pytest
 from vllama.engine.adapters import WITHOUT_ADAPTERS, adapter_launch, adapter_limits, loading_failure
 from vllama.engine.install import Profile
 from vllama.models.adapters import Adapter
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.plan import AdapterLimits
 from vllama.settings import Settings

@@ -22,7 +22,8 @@ from vllama.engine.memory import Memory
 from vllama.errors import ConfigError, DoesNotFitError
 from vllama.models import hub
 from vllama.models.adapters import Adapter
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.models.store import Manifest, Origin, Stored
 from vllama.scheduling.plan import AdapterLimits

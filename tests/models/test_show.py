@@ -8,8 +8,8 @@ import pytest
 
 from tests.models.conftest import QWEN3, Build
 from vllama.models._safetensors import Tensor
-from vllama.models.catalogue import Model
 from vllama.models.inspect import inspect
+from vllama.models.model import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.modelfile_text import parameters_text
 from vllama.models.names import parse

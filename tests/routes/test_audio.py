@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from tests.conftest import Alone
 from tests.fake_engine import Stream, events, refusal, whole
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.models.names import parse
 
 PATHS = ["/v1/audio/transcriptions", "/v1/audio/translations"]

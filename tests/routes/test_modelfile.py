@@ -18,7 +18,8 @@ from vllama.app import create_app
 from vllama.demo.dialogues import by_name
 from vllama.engine.client import EngineClient
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
 from vllama.routes._engine import refuse_templates

@@ -18,7 +18,7 @@ from vllama import OLLAMA_VERSION, __version__, demo
 from vllama.demo.dialogues import by_name
 from vllama.gateway import Gateway
 from vllama.models.adapters import Adapter
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
 from vllama.models.store import Manifest, Stored

@@ -16,7 +16,8 @@ from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, ref
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
 from vllama.engine.parsers import Parsers
 from vllama.errors import EngineError
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.models.modelfile import Modelfile
 from vllama.models.names import parse
 from vllama.translate.failure import CONTEXT_EXCEEDED

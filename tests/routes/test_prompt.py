@@ -11,7 +11,7 @@ from tests.conftest import Alone, Engines
 from tests.fake_engine import FakeEngine, Stream, chat_events, whole
 from tests.routes.test_inference import GREEDY
 from vllama.demo.dialogues import by_name
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._engine import Line
 from vllama.routes._prompt import prepare
 from vllama.translate.failure import CONTEXT_EXCEEDED

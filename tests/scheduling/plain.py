@@ -8,7 +8,7 @@ from typing import Any
 
 from vllama.engine.engine import State
 from vllama.errors import EngineError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.plan import AdapterLimits, Demand

@@ -11,7 +11,7 @@ from tests.scheduling.conftest import Make
 from tests.scheduling.plain import INF, A, B, C, Engines, User, once, settle, until, users_of
 from vllama.engine.engine import State
 from vllama.errors import ApiError, EngineError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.resident import Tenant

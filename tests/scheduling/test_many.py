@@ -11,7 +11,7 @@ from tests.scheduling.conftest import Make
 from tests.scheduling.plain import A, B, C, Engine, Engines, adapter, until
 from vllama.engine.engine import State
 from vllama.errors import EngineError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.plan import AdapterLimits
 

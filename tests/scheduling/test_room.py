@@ -9,7 +9,7 @@ from tests.scheduling.conftest import Make
 from tests.scheduling.plain import INF, A, B, C, D, Engines, User, base, names, once, settle, until
 from vllama.engine.engine import State
 from vllama.errors import EngineError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.plan import Demand
 from vllama.scheduling.scheduler import Loaded

@@ -7,8 +7,8 @@ from pathlib import Path
 from vllama.engine.command import Launch, names_any, user_arguments, user_value
 from vllama.engine.install import Profile
 from vllama.errors import EngineError
-from vllama.models.catalogue import Model
 from vllama.models.inspect import Checkpoint
+from vllama.models.model import Model
 from vllama.scheduling.plan import AdapterLimits
 from vllama.settings import Settings
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from vllama.errors import ConfigError
-from vllama.models.model import Model as Model
+from vllama.models.model import Model
 from vllama.models.names import ModelName
 
 Shelf = Callable[[Mapping[str, Model]], Iterable[Model]]

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from vllama.models._safetensors import Tensor
-from vllama.models.catalogue import Model
 from vllama.models.inspect import Checkpoint
+from vllama.models.model import Model
 from vllama.models.modelfile_text import licences, modelfile_text, parameters_text, template_of
 from vllama.translate.template import NO_TEMPLATE
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from vllama.errors import ApiError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._edge import quote
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from vllama.errors import ApiError
 from vllama.framing import until_client_leaves
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Line
 from vllama.routes._failures import engine_failures, refusal

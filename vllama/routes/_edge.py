@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from vllama.errors import ApiError
 from vllama.gateway import Gateway
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.models.names import InvalidName, parse
 
 

@@ -15,7 +15,7 @@ from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._edge import gateway_of, timestamp
 from vllama.routes._engine import Line
 from vllama.routes._failures import broken_off, engine_failures, refusal

@@ -16,7 +16,7 @@ from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import event_blocks
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, StreamResponse, until_client_leaves
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Body, Line
 from vllama.routes._failures import engine_failures, refusal

@@ -15,7 +15,7 @@ from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, JSONResponse, begin, until_client_leaves
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import Question, ask
 from vllama.routes._edge import find_model, gateway_of, quote

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive
 
 from vllama.bodies import BodyTooLargeError
 from vllama.errors import ApiError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._edge import find_model, gateway_of
 from vllama.routes._engine import Line

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse, until_client_leaves
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._ask import Question, ask, checked_keep_alive, durations, load
 from vllama.routes._edge import find_model, quote
 from vllama.routes._reading import read_body

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import checked_keep_alive, load
 from vllama.routes._edge import find_model, gateway_of, quote

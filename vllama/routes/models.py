@@ -12,8 +12,8 @@ from vllama import OLLAMA_VERSION, __version__
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.gateway import Gateway, modified
-from vllama.models.catalogue import Model
 from vllama.models.inspect import read_tensors
+from vllama.models.model import Model
 from vllama.models.show import description, details
 from vllama.routes._edge import find_model, gateway_of, get
 from vllama.routes._reading import read_body

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse
 from vllama.gateway import Gateway, modified
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.models.names import InvalidName, parse
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import load

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from vllama.errors import ApiError
 from vllama.framing import JSONResponse
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.routes._ask import Question, ask, checked_keep_alive, durations
 from vllama.routes._edge import find_model
 from vllama.routes._engine import Line

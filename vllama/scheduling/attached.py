@@ -5,7 +5,8 @@ import math
 from collections.abc import AsyncIterator
 
 from vllama.engine.client import EngineClient
-from vllama.models.catalogue import Catalogue, Model
+from vllama.models.catalogue import Catalogue
+from vllama.models.model import Model
 from vllama.scheduling.scheduler import Lease, Loaded
 
 

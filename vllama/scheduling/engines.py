@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.plan import AdapterLimits, Demand
 
 

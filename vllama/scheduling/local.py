@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from vllama.errors import ApiError, EngineError, VllamaError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.engines import Engines
 from vllama.scheduling.mover import Mover
 from vllama.scheduling.resident import Resident, Tenant, Terms, rank_of

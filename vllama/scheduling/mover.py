@@ -11,7 +11,7 @@ import time
 from typing import Protocol
 
 from vllama.engine.engine import State
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
 from vllama.scheduling.resident import Resident
 from vllama.scheduling.room import Drain, Evict, Start, next_step, no_room

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from vllama.engine.engine import State
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
 from vllama.scheduling.plan import Demand
 from vllama.scheduling.scheduler import Lease, Loaded

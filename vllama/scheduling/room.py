@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vllama.engine.engine import State
 from vllama.errors import EngineError
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.plan import Demand
 from vllama.scheduling.resident import Resident
 

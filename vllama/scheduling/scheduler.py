@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 

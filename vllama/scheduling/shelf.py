@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from vllama.models.catalogue import Model
+from vllama.models.model import Model
 from vllama.scheduling.engines import Engine
 
 logger = logging.getLogger("vllama.scheduler")

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from vllama.errors import ApiError
-from vllama.models.catalogue import Model
 from vllama.models.fim import fim_prompt
+from vllama.models.model import Model
 from vllama.models.modelfile import Modelfile
 from vllama.translate.messages import engine_messages, engine_tool
 from vllama.translate.options import check_options, sampling_parameters
