@@ -32,6 +32,7 @@ ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:lat
 """A model of which nothing is known, which is therefore asked for everything."""
 
 TAKES_NO_JSON = {
+    "/api/blobs/{digest}",
     "/api/me",
     "/api/signout",
     "/api/experimental/web_search",
@@ -41,7 +42,7 @@ TAKES_NO_JSON = {
     "/v1/responses/{id}/cancel",
 }
 
-CHANGES_MODELS = {"/api/pull", "/api/push"}
+CHANGES_MODELS = {"/api/pull", "/api/push", "/api/create", "/api/copy"}
 """What these do is no matter of bodies alone: they have tests of their own."""
 
 
