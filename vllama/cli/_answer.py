@@ -31,7 +31,7 @@ class Answer:
 
 @contextmanager
 def waiting() -> Iterator[ExitStack]:
-    """A spinner until the stack is closed, where there is a terminal to see it; after a while it says what it is for."""
+    """A spinner until the stack is closed, on a terminal; after a while it says what it is for."""
     with ExitStack() as stack:
         if sys.stderr.isatty():
             from rich.console import Console

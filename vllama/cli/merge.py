@@ -7,7 +7,9 @@ import typer
 
 
 def merge(
-    name: Annotated[str, typer.Argument(help="An adapter: its name, NAME=FOLDER or NAME=FOLDER@BASE.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="An adapter: its name, NAME=FOLDER or NAME=FOLDER@BASE.", show_default=False)
+    ],
     output: Annotated[
         str | None, typer.Option(help="Name of the new model (the adapter's).", show_default=False)
     ] = None,
