@@ -101,6 +101,12 @@ def test_nothing_is_asked_for_what_cannot_be(created, server, folder, text, said
     assert server.asked == []
 
 
+def test_nothing_is_sent_for_a_name_that_is_none(run, server, folder):
+    (folder / "Modelfile").write_text("FROM ./model")
+    done = run("create", "a b", "-f", str(folder / "Modelfile"), url=server.url)
+    assert (done.code, done.err, server.asked) == (1, "vllama: invalid model name\n", [])
+
+
 def test_what_has_no_effect_is_said(created):
     assert created("FROM demo\nPARAMETER mirostat 1").err.startswith("warning: parameter mirostat is deprecated\n")
 

@@ -23,7 +23,10 @@ def create(
     from vllama.cli.transfer import follow
     from vllama.models.modelfile_parser import read_modelfile
     from vllama.models.modelfile_request import to_request
+    from vllama.models.names import is_valid
 
+    if not is_valid(model):  # the server would say so, too, when all is uploaded
+        raise VllamaError("invalid model name")
     recipe = read_modelfile(_read(file))
     for warning in recipe.warnings:
         print(f"warning: {warning}", file=sys.stderr)
