@@ -5,6 +5,7 @@
 
 import os
 import re
+import tomllib
 from typing import Any, get_args
 
 import pytest
@@ -82,10 +83,16 @@ def test_every_flag_is_a_setting() -> None:
     assert flags <= set(Settings.model_fields)
 
 
-def test_every_variable_that_the_readme_names_exists() -> None:
+def test_every_variable_that_the_documents_name_exists() -> None:
     known = {f"VLLAMA_{name.upper()}" for name in Settings.model_fields} | {"VLLAMA_CONFIG", "VLLAMA_RECORD"}
-    named = set(re.findall(r"VLLAMA_[A-Z_]+", (ROOT / "README.md").read_text()))
-    assert named <= known
+    for document in ("README.md", "docs/models.md", "docs/compatibility.md"):
+        assert set(re.findall(r"VLLAMA_[A-Z_]+", (ROOT / document).read_text())) <= known, document
+
+
+def test_the_size_of_the_library() -> None:
+    families = tomllib.loads((ROOT / "vllama" / "models" / "library.toml").read_text()).values()
+    tags = sum(len(family) - 1 for family in families)  # beside `latest`, which names one of them
+    assert f" {len(families)} models in {tags} " in (ROOT / "docs" / "models.md").read_text()
 
 
 def test_help_texts_name_the_defaults_that_hold() -> None:

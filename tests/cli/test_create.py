@@ -88,20 +88,23 @@ def test_from_a_pipe(run, server, created, folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("FROM ./nowhere", "(line 1): ./nowhere does not exist: check the path of FROM"),
-        ("FROM demo\nADAPTER nowhere", "(line 2): nowhere does not exist: check the path of ADAPTER"),
-        ("FROM ./empty", "empty holds no weights: name a folder with *.safetensors files"),
-        ("FROM ./x.gguf", "x.gguf is a GGUF file: vLLM needs the safetensors model it was made from"),
+        ("FROM ./nowhere", "(line 1): FROM: there is no {folder}/nowhere"),
+        ("FROM demo\nADAPTER nowhere", "(line 2): ADAPTER: there is no {folder}/nowhere"),
+        ("FROM ./empty", "(line 1): FROM: {folder}/empty holds no *.safetensors files"),
         ("FROM demo\nPARAMETER heat 1", "(line 2): unknown parameter 'heat'"),
     ],
 )
 def test_nothing_is_asked_for_what_cannot_be(created, server, folder, text, said):
     (folder / "empty").mkdir()
-    (folder / "x.gguf").touch()
     done = created(text)
-    assert done.code == 1
-    assert done.err.splitlines()[-1].endswith(said)
+    assert (done.code, done.err) == (1, f"vllama: {said.format(folder=folder)}\n")
     assert server.asked == []
+
+
+def test_nothing_is_sent_for_a_name_that_is_none(run, server, folder):
+    (folder / "Modelfile").write_text("FROM ./model")
+    done = run("create", "a b", "-f", str(folder / "Modelfile"), url=server.url)
+    assert (done.code, done.err, server.asked) == (1, "vllama: invalid model name\n", [])
 
 
 def test_what_has_no_effect_is_said(created):

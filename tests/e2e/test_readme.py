@@ -24,6 +24,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
 INSTALL, TESTS = COMMANDS[0], COMMANDS[-1]
 SERVE = [command for command in COMMANDS if command.startswith(".venv/bin/vllama serve")]
+CLI = [command for command in COMMANDS if ".venv/bin/vllama " in command and command not in (INSTALL, *SERVE)]
+PULL, RUN_PULLED = CLI[-2:]
 CURL = [command for command in COMMANDS if command.startswith("curl ")]
 PIP = [command for command in COMMANDS if command.startswith(".venv/bin/pip install")]
 PYTHON = [block for kind, block in BLOCKS if kind == "python"]
@@ -31,16 +33,23 @@ EXPECTED = {
     "Why is the sky blue?": by_name("sky").answer,
     "What can you do?": by_name("what-can-you-do").answer,
     "Hello!": by_name("hello").answer,
-    "/api/tags": "demo:latest",
-    "/api/ps": "demo:latest",
     "Give me a city": by_name("json-city").answer,
     "Thank you!": by_name("thanks").answer,
+}
+PRINTED = {
+    "run demo": by_name("haiku").answer,
+    "list": "demo:latest",
+    "ps": "100% CPU",
+    "create pirate": "",
+    "run pirate": by_name("pirate-hello").answer,
+    "show pirate": "You are a pirate.",
+    "rm pirate": "deleted 'pirate'",
 }
 
 
 def test_no_command_is_left_out() -> None:
-    assert sorted([INSTALL, TESTS, *SERVE, *CURL, *PIP]) == sorted(COMMANDS)
-    assert (len(SERVE), len(CURL), len(PIP), len(PYTHON)) == (4, 7, 1, 1)
+    assert sorted([INSTALL, TESTS, *SERVE, *CLI, *CURL, *PIP]) == sorted(COMMANDS)
+    assert (len(SERVE), len(CLI), len(CURL), len(PIP), len(PYTHON)) == (5, 9, 5, 1, 1)
 
 
 def test_the_second_line_is_what_ci_runs() -> None:
@@ -96,6 +105,26 @@ def test_curl(started: Served, clone: Path, command: str) -> None:
     assert next(answer for part, answer in EXPECTED.items() if part in command) in shown_text
 
 
+def vllama(command: str, served: Served, clone: Path) -> str:
+    """What one of our commands prints."""
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=clone,
+        env=environment(OLLAMA_HOST=served.url),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_line(started: Served, clone: Path) -> None:
+    shown = [vllama(command, started, clone) for command in CLI[:-2]]
+    for command, words, text in zip(CLI, PRINTED, shown, strict=False):
+        assert f"vllama {words}" in command
+        assert PRINTED[words] in text
+    assert len(shown) == len(PRINTED)
+
+
 def test_the_ollama_package(started: Served, clone: Path) -> None:
     subprocess.run(["bash", "-c", PIP[0]], cwd=clone, capture_output=True, timeout=200, check=True)
     done = subprocess.run(
@@ -120,26 +149,34 @@ def hub() -> Iterator[Hub]:
 
 def test_a_hub_model_is_downloaded_and_served(started: Served, clone: Path, hub: Hub, tmp_path: Path) -> None:
     with run(SERVE[0], clone, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path)) as served:
-        body = {"model": "Qwen/Qwen3-4B", "prompt": "Hello!", "stream": False, "options": {"temperature": 0}}
-        reply = httpx.post(f"{served.url}/api/generate", json=body, timeout=200).json()
-        assert reply["response"] == by_name("hello").answer
-        shown = httpx.post(f"{served.url}/api/show", json={"model": "qwen/qwen3-4b"}).json()
-        assert shown["model_info"]["qwen3.context_length"] == 4096
+        vllama(PULL, served, clone)
+        try:
+            assert by_name("hello").answer in vllama(RUN_PULLED, served, clone)
+            shown = httpx.post(f"{served.url}/api/show", json={"model": "qwen3:4b"}).json()
+            assert shown["model_info"]["qwen3.context_length"] == 4096
+        finally:
+            vllama(".venv/bin/vllama rm qwen3:4b", served, clone)
 
 
 def test_several_models(started: Served, clone: Path, hub: Hub, tmp_path: Path) -> None:
     shutil.copytree(demo.CHAT, clone / "my-model")
-    with run(SERVE[1], clone, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path)) as served:
+    with run(SERVE[2], clone, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path)) as served:
         assert names(served) == {"small:latest", "my-model:latest"}
 
 
+def test_an_adapter(started: Served, clone: Path) -> None:
+    shutil.copytree(demo.ADAPTER, clone / "my-adapter")
+    with run(SERVE[3], clone) as served:
+        assert names(served) == {"demo:latest", "parrot:latest"}
+
+
 def test_vllms_own_flags(started: Served, clone: Path, hub: Hub, tmp_path: Path) -> None:
-    with run(SERVE[2], clone, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path)) as served:
+    with run(SERVE[1], clone, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path)) as served:
         assert names(served) == {"Qwen/Qwen3-4B:latest"}
 
 
 def test_a_server_that_runs_already(started: Served, clone: Path) -> None:
-    with run(SERVE[3].replace("http://gpu-server:8000", started.url), clone) as served:
+    with run(SERVE[4].replace("http://gpu-server:8000", started.url), clone) as served:
         assert names(served) == {"demo:latest"}
 
 

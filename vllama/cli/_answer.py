@@ -1,6 +1,7 @@
 """An answer as a person sees it while it comes."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from vllama.cli._client import Server
 
 _BOLD_GREY, _GREY, _RESET = "\x1b[90m\x1b[1m", "\x1b[90m", "\x1b[0m"
+_LONG_S = 4.0
+_LONG = "waiting: loading a model takes a minute or so"
 
 
 @dataclass
@@ -28,12 +31,15 @@ class Answer:
 
 @contextmanager
 def waiting() -> Iterator[ExitStack]:
-    """A spinner until the stack is closed, where there is a terminal to see it."""
+    """A spinner until the stack is closed, on a terminal; after a while it says what it is for."""
     with ExitStack() as stack:
         if sys.stderr.isatty():
             from rich.console import Console
 
-            stack.enter_context(Console(stderr=True).status("", spinner_style=""))
+            status = stack.enter_context(Console(stderr=True).status("", spinner_style=""))
+            explain = threading.Timer(_LONG_S, status.update, [_LONG])
+            explain.start()
+            stack.callback(explain.cancel)
         yield stack
 
 

@@ -1,13 +1,12 @@
 """Files of this machine as blobs of the server."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vllama.cli._steps import Show, Step
 from vllama.errors import VllamaError
-from vllama.models._repository import has_weights, wanted_files
 
 if TYPE_CHECKING:
     from vllama.cli._client import Server
@@ -15,31 +14,18 @@ if TYPE_CHECKING:
 _PIECE = 2**20
 
 
-def upload(server: "Server", path: Path, show: Show) -> dict[str, str]:
-    """Send the file, or what of a folder makes a model. Returns the digests by file name."""
-    files = model_files(path)
-    show(Step("gathering model components"))
+def upload(server: "Server", files: Collection[Path], show: Show) -> dict[Path, str]:
+    """Send those that the server does not have. Returns the digests of all."""
+    if files:
+        show(Step("gathering model components"))
     try:
-        digests = {name: _digest(file) for name, file in files.items()}
-        for name, file in files.items():
-            if not server.has_blob(digests[name]):
-                _send(server, file, digests[name], f"copying {name}", show)
+        digests = {file: _digest(file) for file in files}
+        for file, digest in digests.items():
+            if not server.has_blob(digest):
+                _send(server, file, digest, f"copying {file.name}", show)
     except OSError as error:
         raise VllamaError(f"cannot read {error.filename} ({error.strerror})") from None
     return digests
-
-
-def model_files(path: Path) -> dict[str, Path]:
-    """By their names within the folder. Raises VllamaError where there is nothing for vLLM."""
-    if path.suffix == ".gguf":
-        raise VllamaError(f"{path} is a GGUF file", "vLLM needs the safetensors model it was made from")
-    if path.is_file():
-        return {path.name: path}
-    names = [str(file.relative_to(path)) for depth in ("*", "*/*") for file in path.glob(depth) if file.is_file()]
-    wanted = wanted_files(names)
-    if not has_weights(wanted):
-        raise VllamaError(f"{path} holds no weights", "name a folder with *.safetensors files")
-    return {name: path / name for name in wanted}
 
 
 def _digest(path: Path) -> str:

@@ -12,7 +12,7 @@ class Form(StrEnum):
 
 
 FormOption = Annotated[Form, typer.Option("--format", help="text, or json: the API's answer, for scripts.")]
-InsecureOption = Annotated[bool, typer.Option("--insecure", help="Allow an unencrypted or unverified registry.")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="Accept a name that begins with http://.")]
 
 
 def print_json(document: object) -> None:

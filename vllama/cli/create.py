@@ -13,23 +13,29 @@ def create(
     model: Annotated[str, typer.Argument(help="Name of the new model.", show_default=False)],
     file: Annotated[str, typer.Option("--file", "-f", help="The Modelfile; - is standard input.")] = "Modelfile",
     quantize: Annotated[
-        str, typer.Option("--quantize", "-q", help="Quantization for the server to make.", show_default=False)
+        str, typer.Option("--quantize", "-q", help="Refused by the server, with advice.", hidden=True)
     ] = "",
 ) -> None:
     """Create a model from a Modelfile and the local files that it names."""
+    from vllama.cli._blobs import upload
     from vllama.cli._client import connect
-    from vllama.cli._recipe import create_request
     from vllama.cli._steps import show_transfer
     from vllama.cli.transfer import follow
     from vllama.models.modelfile_parser import read_modelfile
+    from vllama.models.modelfile_request import to_request
+    from vllama.models.names import is_valid
 
+    if not is_valid(model):  # the server would say so, too, when all is uploaded
+        raise VllamaError("invalid model name")
     recipe = read_modelfile(_read(file))
     for warning in recipe.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     folder = Path() if file == "-" else Path(file).expanduser().parent
+    creation = to_request(recipe, folder)
     with connect() as server, show_transfer() as show:
-        body = create_request(server, recipe, folder, show)
-        follow(server, "/api/create", {"model": model, **body, **({"quantize": quantize} if quantize else {})}, show)
+        digests = upload(server, [*creation.files.values(), *creation.adapters.values()], show)
+        body = creation.body(model, digests) | ({"quantize": quantize} if quantize else {})
+        follow(server, "/api/create", body, show)
 
 
 def _read(file: str) -> bytes:

@@ -7,12 +7,14 @@ import typer
 
 
 def merge(
-    name: Annotated[str, typer.Argument(help="An adapter: its name, or NAME=FOLDER[@BASE].", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="An adapter: its name, NAME=FOLDER or NAME=FOLDER@BASE.", show_default=False)
+    ],
     output: Annotated[
         str | None, typer.Option(help="Name of the new model (the adapter's).", show_default=False)
     ] = None,
 ) -> None:
-    """Merge an adapter into its base's weights, as those need that vLLM does not load (DoRA, whole modules ...).
+    """Merge an adapter that vLLM cannot load (DoRA, whole modules ...) into its base's weights.
 
     The result is a model of its own, served under the adapter's name or the one that --output gives.
     """

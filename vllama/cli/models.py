@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from vllama.cli._client import Server
 
 
-def cp(source: str, destination: str) -> None:
+def cp(
+    source: Annotated[str, typer.Argument(help="Model to copy.", show_default=False)],
+    destination: Annotated[str, typer.Argument(help="Name of the copy.", show_default=False)],
+) -> None:
     """Copy a model."""
     from vllama.cli._client import connect
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from vllama.cli._options import InsecureOption
 from vllama.errors import VllamaError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def run(
     prompt: Annotated[list[str] | None, typer.Argument(help="Prompt; without one, a chat.", show_default=False)] = None,
     keepalive: Annotated[str | None, typer.Option(help="How long the model stays loaded, like 5m.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show timings of the answer.")] = False,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow an insecure registry when pulling.")] = False,
+    insecure: InsecureOption = False,
     nowordwrap: Annotated[bool, typer.Option("--nowordwrap", help="Don't wrap words to the next line.")] = False,
     format_: Annotated[str, typer.Option("--format", help="Form of the answer: json, or a JSON schema.")] = "",
     think: Annotated[

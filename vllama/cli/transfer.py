@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def pull(
     model: Annotated[str, typer.Argument(help="Model to pull.", show_default=False)], insecure: InsecureOption = False
 ) -> None:
-    """Pull a model from the hub."""
+    """Pull a model: a name of Ollama's library, or a Hugging Face repository."""
     from vllama.cli._client import connect
 
     with connect() as server:
@@ -24,7 +24,7 @@ def pull(
 def push(
     model: Annotated[str, typer.Argument(help="Model to push.", show_default=False)], insecure: InsecureOption = False
 ) -> None:
-    """Push a model to the hub."""
+    """Push a model to a private Hugging Face repository of its name."""
     from vllama.cli._client import connect
 
     with connect() as server, show_transfer() as show:

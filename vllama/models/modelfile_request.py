@@ -81,7 +81,8 @@ def _adapter(commands: Sequence[Command], folder: Path) -> dict[str, Path]:
 def _files(command: Command, path: Path) -> dict[str, Path]:
     if path.is_file():
         path = _folder_of(command, path)
-    found = {str(file.relative_to(path)): file for file in path.rglob("*") if file.is_file()}
+    # No model's files lie deeper, and a folder may be anything, someone's home too.
+    found = {str(file.relative_to(path)): file for depth in ("*", "*/*") for file in path.glob(depth) if file.is_file()}
     files = {name: found[name] for name in wanted_files(found)}
     if not any(name.endswith(".safetensors") for name in files):
         gguf = next((name for name in found if name.endswith(".gguf")), None)

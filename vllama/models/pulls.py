@@ -46,7 +46,8 @@ def locate(name: ModelName) -> Place:
         return Place(name.hub_id, None if newest else name.tag)
     if known := library.tags(name):
         raise UnknownModelError(UNKNOWN, f"{name.model} has the tags {', '.join(known)}")
-    raise UnknownModelError(UNKNOWN)
+    advice = "name a repository of the hub, like Qwen/Qwen3-4B"
+    raise UnknownModelError(UNKNOWN, f"there is no '{name.model}' among the known models of Ollama's library: {advice}")
 
 
 async def pull(name: ModelName, store: Store) -> Events:
