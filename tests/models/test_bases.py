@@ -44,6 +44,8 @@ def wants(base: str, given: str = "") -> Base:
         ("../bases/qwen3-4b", "qwen"),
         ("org/tiny", "cached"),
         ("meta/Llama-8B", "mine"),
+        # By its name here, where its folder has another.
+        ("/mnt/train/Mine", "mine"),
         ("/models/Llama-8B", "mine"),
         ("unsloth/qwen3-4b-unsloth-bnb-4bit", "qwen"),
         ("unsloth/Llama-8B-bnb-4bit", "mine"),

@@ -1,5 +1,7 @@
 """What `--model` and `--lora` arguments, manifests and the hub's cache name."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +41,35 @@ def only(argument: str) -> Model:
 
 def test_the_built_in_models_where_none_is_named() -> None:
     assert names() == ["demo:latest", "demo-embed:latest", "demo-parrot:latest"]
+
+
+def test_an_adapter_beside_its_bases_config(tmp_path: Path) -> None:
+    folder = tmp_path / "parrot"
+    shutil.copytree(demo.ADAPTER, folder)
+    shutil.copy(demo.CHAT / "config.json", folder)
+    model = only(str(folder))
+    assert (model.name.short, model.parent, model.fault) == ("parrot:latest", "demo:latest", None)
+
+
+def test_an_adapter_on_an_adapter() -> None:
+    (model,) = read_models(["demo-parrot"], (), Inspector())
+    (_, stacked) = read_models(["demo-parrot"], [f"x={demo.ADAPTER}@demo-parrot"], Inspector())
+    assert model.fault is None
+    assert str(stacked.fault) == (
+        "the adapter x:latest wants the base demo-parrot, which is an adapter itself: make a model of that with "
+        "`vllama merge demo-parrot --output OTHER`, and name OTHER as the base"
+    )
+
+
+def test_how_to_merge_an_adapter_of_the_command_line(tmp_path: Path) -> None:
+    folder = tmp_path / "dora"
+    shutil.copytree(demo.ADAPTER, folder)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": True}))
+    (model,) = read_models([f"x={folder}"], (), Inspector())
+    assert f"run `vllama merge x:latest={folder}`, which makes a model" in str(model.fault)
+    (_, model) = read_models(["demo"], [f"x={folder}@demo"], Inspector())
+    assert f"run `vllama merge x:latest={folder}@demo`, which makes a model" in str(model.fault)
 
 
 @pytest.mark.parametrize(("argument", "name"), [("demo", "demo:latest"), ("Mine:1b=demo", "Mine:1b")])

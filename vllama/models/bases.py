@@ -76,7 +76,8 @@ def _steps(wanted: str, known: list[tuple[ModelName, str]], strict: bool) -> Ite
     yield [
         model
         for model in models
-        if _last_part(model.source) == last and not (folders_only and _is_hub_id(model.source))
+        if last in (_last_part(model.source), model.name and model.name.model.lower())
+        and not (folders_only and _is_hub_id(model.source))
     ]
 
 
