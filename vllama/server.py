@@ -163,7 +163,7 @@ def open_catalogue(settings: Settings, store: Store, *, strict: bool = True) -> 
         """What has a name already."""
         yield from (model.source for model in models)
         for stored in store:
-            yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
+            yield from (origin.name for origin in stored.manifest.origins)
 
     shelves = (
         stored_models(store, inspector),
