@@ -251,7 +251,7 @@ def _announce(listener: socket.socket, gateway: Gateway, *, everyone: bool) -> N
     if gateway.attached is not None:
         logger.info("serving the models of %s", gateway.attached.url)
     else:
-        logger.info("models: %s", ", ".join(model.name.short for model in gateway.catalogue))
+        logger.info("models: %s", ", ".join(model.name.short for model in gateway.catalogue if not model.fault))
     if everyone:
         logger.warning("anyone who reaches this address can use it: set VLLAMA_API_KEYS to ask for keys")
 

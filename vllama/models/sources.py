@@ -10,7 +10,7 @@ from vllama import demo
 from vllama.errors import ConfigError, VllamaError
 from vllama.models import hub
 from vllama.models._folders import Kind
-from vllama.models.adapters import Adapter, inspect_adapter, is_adapter, refusal
+from vllama.models.adapters import Adapter, UnservableAdapterError, inspect_adapter, is_adapter, refusal
 from vllama.models.bases import Base, base_of
 from vllama.models.catalogue import Shelf
 from vllama.models.checkpoints import Checkpoints
@@ -128,18 +128,18 @@ def cached_models(inspector: Inspector, taken: Callable[[], Iterable[str]]) -> S
 
     def shelf(known: Mapping[str, Model]) -> Iterator[Model]:
         named = {repository.lower() for repository in taken()}
-        for repository, path in hub.cached_repositories():
-            if repository.lower() in named:
-                continue
+        found = [one for one in hub.cached_repositories() if one[0].lower() not in named]
+        # Adapters last: their bases may be among the others.
+        for adapts, repository, path in sorted((is_adapter(path), repository, path) for repository, path in found):
             try:
                 name = parse(name_from_source(repository))
-                if is_adapter(path):
+                if adapts:
                     model = adapter_model(name, inspector.adapter(path), "", known.values(), inspector)
                 else:
                     model = _from_source(name, repository, path, inspector)
             except (VllamaError, InvalidName):
                 continue  # something else than a language model: nobody asked us to serve it
-            if model.capabilities and model.fault is None:
+            if model.capabilities and (model.fault is None or isinstance(model.fault, UnservableAdapterError)):
                 yield model
 
     return shelf
