@@ -146,6 +146,8 @@ def _bracketed(host: str) -> str:
 def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack, loopback: bool) -> Starlette:
     store = Store(settings.home / "models")
     catalogue = open_catalogue(settings, store)
+    with contextlib.suppress(ConfigError):  # a disk that cannot be written
+        store.collect()
     return local_app(settings, catalogue, install(settings), stack, store=store, loopback=loopback)
 
 

@@ -117,12 +117,15 @@ class Store:
 
     def __iter__(self) -> Iterator[Stored]:
         """All that can be read; a broken one is logged once."""
-        paths = sorted(self._manifests.glob("*/*/*/*.json"))
+        paths = self._paths()
         for gone in self._read.keys() - set(paths):
             self._read.pop(gone, None)
         for path in paths:
             if (stored := self._load(path)) is not None:
                 yield stored
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._manifests.glob("*/*/*/*.json"))
 
     def read(self, name: ModelName) -> Stored | None:
         path = self._existing(name)
@@ -187,9 +190,16 @@ class Store:
         return folder
 
     def collect(self) -> None:
-        """Remove uploads and folders of an hour ago and older that no manifest needs."""
+        """Remove uploads and folders of an hour ago and older that no manifest needs.
+
+        Nothing where a manifest cannot be read, which a newer vLLama may have written.
+        """
+        if not self.root.is_dir():
+            return
         with self._locked():
             manifests = [stored.manifest for stored in self]
+            if len(manifests) < len(self._paths()):
+                return
             before = time.time() - _FORGOTTEN_S
             self.blobs.prune(frozenset[str]().union(*(manifest.digests for manifest in manifests)), before)
             folders = set((self.root / "folders").glob("*"))
