@@ -146,6 +146,8 @@ def _bracketed(host: str) -> str:
 def _local_app(settings: Settings, install: Install, stack: contextlib.ExitStack, loopback: bool) -> Starlette:
     store = Store(settings.home / "models")
     catalogue = open_catalogue(settings, store)
+    with contextlib.suppress(ConfigError):  # a disk that cannot be written
+        store.collect()
     return local_app(settings, catalogue, install(settings), stack, store=store, loopback=loopback)
 
 
@@ -163,7 +165,7 @@ def open_catalogue(settings: Settings, store: Store, *, strict: bool = True) -> 
         """What has a name already."""
         yield from (model.source for model in models)
         for stored in store:
-            yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
+            yield from (origin.name for origin in stored.manifest.origins)
 
     shelves = (
         stored_models(store, inspector),
@@ -251,7 +253,7 @@ def _announce(listener: socket.socket, gateway: Gateway, *, everyone: bool) -> N
     if gateway.attached is not None:
         logger.info("serving the models of %s", gateway.attached.url)
     else:
-        logger.info("models: %s", ", ".join(model.name.short for model in gateway.catalogue))
+        logger.info("models: %s", ", ".join(model.name.short for model in gateway.catalogue if not model.fault))
     if everyone:
         logger.warning("anyone who reaches this address can use it: set VLLAMA_API_KEYS to ask for keys")
 

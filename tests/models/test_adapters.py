@@ -8,7 +8,7 @@ import pytest
 from tests.models.conftest import QWEN3, safetensors
 from vllama import demo
 from vllama.errors import ConfigError
-from vllama.models.adapters import HIGHEST_RANK, inspect_adapter, is_adapter, refusal
+from vllama.models.adapters import inspect_adapter, is_adapter, refusal
 
 Build = Callable[..., Path]
 ADAPTER = Path(demo.__file__).parent / "adapter"
@@ -57,7 +57,7 @@ def test_an_adapter(build: Build) -> None:
     assert adapter.size == sum(file.stat().st_size for file in folder.iterdir())
     newest = max(file.stat().st_mtime for file in folder.iterdir())
     assert adapter.modified.timestamp() == pytest.approx(newest, abs=1e-5)
-    assert refusal(adapter, "mine", 32) is None
+    assert refusal(adapter, "mine") is None
 
 
 def test_the_demo_adapter() -> None:
@@ -190,14 +190,16 @@ def test_an_adapter_of_mlx(build: Build) -> None:
     assert "no weights (adapters.safetensors)" in refused(build(files=files, name="half"))
 
 
-def test_a_rank_above_the_engines_limit(build: Build) -> None:
-    adapter = inspect_adapter(build(files=adapter_files(LORA | {"r": 40})))
-    assert refusal(adapter, "mine", 64) is None
-    assert str(refusal(adapter, "mine", 16)) == (
-        "the adapter mine cannot be served: its rank is 40 and the engine takes 16 at most: set max_lora_rank to 64, "
-        "or run `vllama merge mine`, which makes a model of it and its base"
-    )
-    assert refusal(adapter, "mine", HIGHEST_RANK) is None
+def test_one_that_has_no_name_yet_is_merged_by_its_folder(build: Build) -> None:
+    adapter = inspect_adapter(build(files=adapter_files(LORA | {"use_dora": True})))
+    assert "`vllama merge mine=/x@demo`" in str(refusal(adapter, "mine", "mine=/x@demo"))
+
+
+def test_the_card_tells_the_base_where_the_settings_do_not(build: Build) -> None:
+    settings = LORA | {"base_model_name_or_path": None}
+    card = "---\nbase_model:\n- org/base # the small one\nlicense: mit\n---\n"
+    assert inspect_adapter(build(files=adapter_files(settings) | {"README.md": card})).base == "org/base"
+    assert inspect_adapter(build(files=adapter_files(settings), name="without")).base == ""
 
 
 WHOLE = safetensors(lora_tensors())
@@ -206,7 +208,7 @@ HALF = [
     ({"adapter_config.json": "{"}, "adapter_config.json is not valid JSON: it is half-written or damaged: wait for"),
     ({"adapter_config.json": "[" * 100_000}, "is not valid JSON"),
     ({"adapter_config.json": "[]"}, "holds no settings of an adapter"),
-    ({"adapter_config.json": None}, "has no adapter_config.json: name the folder of a LoRA adapter"),
+    ({"adapter_config.json": None}, "has an adapter's weights (adapter_model.safetensors) without adapter_config.json"),
     ({"adapter_config.json": {}}, "lacks `r` and `lora_alpha` and `target_modules`"),
     ({"adapter_config.json": {"r": 8, "lora_alpha": 8}}, "lacks `target_modules`"),
     ({"adapter_config.json": LORA | {"r": 0}}, "names no usable rank (`r`: 0)"),
@@ -223,7 +225,11 @@ HALF = [
     ({"adapter_model.safetensors": safetensors({})}, "holds no tensors"),
     ({"adapter_model.safetensors": LFS}, "is a Git LFS pointer, not the weights: run `git lfs pull`"),
     ({"adapter_model.safetensors": None, "adapter_model.bin": LFS}, "is a Git LFS pointer"),
-    ({"adapter_model.safetensors": None, "adapter_model.bin": b""}, "adapter_model.bin is empty"),
+    ({"adapter_model.safetensors": None, "adapter_model.bin": b""}, "adapter_model.bin is not a whole file"),
+    (
+        {"adapter_model.safetensors": None, "adapter_model.bin": b"PK\x03\x04half"},
+        "adapter_model.bin is not a whole fil",
+    ),
     (
         {"adapter_model.safetensors": None, "adapter_model-00001-of-00002.safetensors": WHOLE},
         "holds an adapter in several files",
@@ -234,6 +240,12 @@ HALF = [
 @pytest.mark.parametrize(("files", "told"), HALF)
 def test_half_written_folders(build: Build, files: dict[str, Any], told: str) -> None:
     assert told in refused(build(files=adapter_files() | files))
+
+
+def test_a_whole_model_is_no_adapter(build: Build) -> None:
+    folder = build()
+    assert refused(folder) == f"{folder} is a whole model, not a LoRA adapter: serve it as --model NAME={folder}"
+    assert "holds only GGUF files" in refused(build({}, {"model.safetensors": None, "x.gguf": b"x"}, "gguf"))
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from vllama import demo
 from vllama.errors import ConfigError
+from vllama.models import hub
 from vllama.models.adapters import inspect_adapter
 from vllama.models.bases import Base, base_of
 from vllama.models.names import parse
@@ -44,6 +45,8 @@ def wants(base: str, given: str = "") -> Base:
         ("../bases/qwen3-4b", "qwen"),
         ("org/tiny", "cached"),
         ("meta/Llama-8B", "mine"),
+        # By its name here, where its folder has another.
+        ("/mnt/train/Mine", "mine"),
         ("/models/Llama-8B", "mine"),
         ("unsloth/qwen3-4b-unsloth-bnb-4bit", "qwen"),
         ("unsloth/Llama-8B-bnb-4bit", "mine"),
@@ -56,6 +59,14 @@ def test_the_base_that_the_adapter_tells(base: str, name: str) -> None:
 @pytest.mark.parametrize("given", ["demo", str(demo.CHAT)])
 def test_the_base_that_the_user_tells(given: str) -> None:
     assert wants("Qwen/Qwen3-4B", given) == (parse("demo"), str(demo.CHAT))
+
+
+@pytest.mark.parametrize("given", ["", "org/base"])
+def test_a_repository_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str) -> None:
+    monkeypatch.setattr(hub, "cached_snapshot", {"org/base": tmp_path}.get)
+    assert wants("org/base", given) == (None, "org/base")
+    assert wants("org/base-bnb-4bit") == (None, "org/base")
+    assert wants("qwen/qwen3-4b") == (parse("qwen"), "Qwen/Qwen3-4B")
 
 
 def test_a_folder_that_is_nobodys_model_yet(tmp_path: Path) -> None:

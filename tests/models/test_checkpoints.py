@@ -93,9 +93,9 @@ def names(*folders: Path) -> dict[str, str]:
          {"peft:demo:sql": "1", "peft:demo:sql:1": "1"}),
         (below("sql", {"adapter_config.json": DEMO}), {}),
         (below("sql", {"adapter_config.json": "{", "adapter_model.safetensors": WEIGHTS}), {}),
-        (below("sql", {"adapter_config.json": DEMO, "adapter_model.bin": b"half"}), {}),
+        (below("sql", {"adapter_config.json": DEMO, "adapter_model.bin": b"PK\x03\x04half"}), {}),
         (below("full", {"config.json": QWEN3, "model-00001-of-00002.safetensors": WEIGHTS}), {}),
-        (below("full", {"config.json": QWEN3, "pytorch_model.bin": b"half"}), {}),
+        (below("full", {"config.json": QWEN3, "pytorch_model.bin": b"PK\x03\x04half"}), {}),
         (below("full", {"config.json": {}, "model.safetensors": WEIGHTS}), {}),
         (below("sql/tmp-checkpoint-9", ADAPTER) | below(".trash", ADAPTER), {}),
         (below("sql/global_step9", {"x_model_states.pt": b"x"}), {}),
@@ -113,7 +113,7 @@ def test_folders_of_adapters_and_of_models(build: Any) -> None:
 
 
 def test_whole_pickled_weights(build: Any) -> None:
-    archive = b"PK\x05\x06" + bytes(18)
+    archive = b"PK\x05\x06" + bytes(18)  # with nothing in it
     folder = build(files=NOTHING | below("a", {"adapter_config.json": DEMO, "adapter_model.bin": archive}))
     assert names(folder) == {"peft:demo:a": "a"}
 

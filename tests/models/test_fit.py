@@ -8,7 +8,7 @@ from tests.models.conftest import QWEN3, safetensors
 from tests.models.test_adapters import LORA, adapter_files, lora_tensors
 from vllama import demo
 from vllama.errors import ConfigError
-from vllama.models.adapters import inspect_adapter
+from vllama.models.adapters import UnservableAdapterError, inspect_adapter
 from vllama.models.fit import check_fit
 from vllama.models.inspect import inspect
 
@@ -88,5 +88,5 @@ def test_more_tokens_are_for_a_merge(build: Build) -> None:
     tensors = lora_tensors() | {EMBEDDING + "base_layer.weight": ("BF16", [102, 64])}
     adapter = inspect_adapter(build(files=adapter_files(LORA, tensors), name="adapter"))
     model = inspect(build(QWEN3, {"model.safetensors": safetensors(base_tensors())}, name="base"))
-    with pytest.raises(ConfigError, match="run `vllama merge mine`, which makes a model of both"):
+    with pytest.raises(UnservableAdapterError, match="run `vllama merge mine`, which makes a model of it and its base"):
         check_fit(adapter, "mine", model)

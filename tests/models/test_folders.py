@@ -86,6 +86,7 @@ MESSAGES: list[tuple[str, dict[str, Any], str]] = [
         "holds the sharded state of a training with DeepSpeed, not a model: join it with `python zero_to_fp32.py . "
         "OUTPUT --safe_serialization` and put config.json and the tokenizer beside it",
     ),
+    ("DeepSpeed without its script", NOTHING | {"global_step1/x_optim_states.pt": b"x", "latest": "x"}, "DeepSpeed"),
     ("inside of DeepSpeed", NOTHING | {"zero_pp_rank_0_mp_rank_00_optim_states.pt": b"x"}, "a training with DeepSpeed"),
     (
         "Megatron",
@@ -150,7 +151,11 @@ MESSAGES: list[tuple[str, dict[str, Any], str]] = [
         "has weights but no config.json: copy config.json and the tokenizer from where they came from",
     ),
     ("a tokenizer", NOTHING | {"tokenizer.json": {}}, "holds only a tokenizer: name the folder that holds config.json"),
-    ("something", NOTHING | {"x.txt": "x"}, "has no config.json: name the folder that holds config.json and *.safet"),
+    (
+        "something",
+        NOTHING | {"x.txt": "x"},
+        "has neither config.json nor adapter_config.json: name the folder that holds config.json and *.safetensors",
+    ),
     (
         "a missing shard",
         {"model.safetensors": None, "model.safetensors.index.json": INDEX},
@@ -166,6 +171,7 @@ MESSAGES: list[tuple[str, dict[str, Any], str]] = [
         {"model.safetensors": None, "pytorch_model-00001-of-00002.bin": b"x"},
         "lacks pytorch_model-00002-of-00002.bin: the download is incomplete: run it again",
     ),
+    ("half a pickled file", {"model.safetensors": None, "pytorch_model.bin": b"PK\x03\x04"}, "is not a whole file of"),
     ("a cut weight file", {"model.safetensors": WHOLE[:-1]}, "/model.safetensors has"),
     (
         "a pointer",
@@ -187,6 +193,13 @@ def test_what_is_said_of_a_folder(build: Build, files: dict[str, Any], told: str
     assert messages[0].startswith(str(folder))
     assert told.format(path=folder) in messages[0]
     assert messages[0] == messages[1]
+
+
+def test_a_link_that_leads_nowhere(build: Build) -> None:
+    folder = build(files={"model.safetensors": None})
+    (folder / "model.safetensors").symlink_to("../blob")
+    with pytest.raises(ConfigError, match=r"model.safetensors is a link to \.\./blob, which is not there"):
+        inspect(folder)
 
 
 def test_whole_shards_without_an_index(build: Build) -> None:

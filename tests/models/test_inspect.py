@@ -305,7 +305,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"x.txt": "x"}, "has no config.json"),
+        ({"x.txt": "x"}, "has neither config.json nor adapter_config.json"),
         ({"x.gguf": "x"}, "holds only GGUF files"),
         ({"model_index.json": "{}"}, "diffusers pipeline"),
         ({"params.json": "{}", "consolidated.safetensors": "x"}, "Mistral's own format"),

@@ -9,7 +9,7 @@ from tests.models.test_adapters import LORA
 from vllama import demo
 from vllama.errors import ConfigError
 from vllama.models.catalogue import Catalogue
-from vllama.models.merging import base_folder, find_adapter, merged_folder, read_name, register
+from vllama.models.merging import base_folder, find_adapter, merged_folder, register, target_name
 from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.models.sources import Inspector, adapter_model, read_models, stored_models
@@ -73,7 +73,6 @@ def test_what_cannot_be_found(dora: Path, catalogue: Catalogue) -> None:
         "demo:latest is no adapter: it is a whole model already"
     )
     assert "is not a valid model name" in refused(lambda: find_adapter("a b", catalogue))
-    assert "is not a valid model name" in refused(lambda: read_name("a//b"))
     assert "does not exist" in refused(lambda: find_adapter("x=/none@demo", catalogue))
     unknown = find_adapter(f"x={dora}@/none", catalogue)
     assert "/none" in refused(lambda: base_folder(unknown))
@@ -93,6 +92,31 @@ def test_a_base_that_is_not_downloaded(dora: Path) -> None:
 )
 def test_where_it_is_put(store: Store, name: str, folder: str) -> None:
     assert merged_folder(store, parse(name)) == store.root / "merged" / folder
+
+
+def test_the_name_it_gets(dora: Path, catalogue: Catalogue) -> None:
+    adapter = find_adapter(f"x={dora}", catalogue)
+    assert target_name(None, adapter, catalogue) == parse("x")
+    assert target_name("me/y:2", adapter, catalogue) == parse("me/y:2")
+    assert "is not a valid model name" in refused(lambda: target_name("a//b", adapter, catalogue))
+    assert refused(lambda: target_name("Demo", adapter, catalogue)) == (
+        "Demo:latest is one of the server's own models, which come first: choose another name with --output, or take "
+        "it out of the settings"
+    )
+
+
+def test_its_folder_goes_with_its_last_name(dora: Path, store: Store, catalogue: Catalogue, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store.root.parent)
+    folder = merged_folder(Store(tmp_path / "link" / "models"), parse("x"))
+    folder.mkdir(parents=True)
+    register(store, parse("x"), folder, find_adapter(f"x={dora}", catalogue))
+    register(store, parse("copy"), folder, find_adapter(f"x={dora}", catalogue))
+    store.remove(parse("x"))
+    assert folder.is_dir()
+    store.write(parse("copy"), Manifest(weights=Origin("folder", str(dora))))
+    assert not folder.exists()
+    store.remove(parse("copy"))
+    assert dora.is_dir(), "it is the user's"
 
 
 @pytest.mark.parametrize("name", ["mine", "other", "peft:demo:sql"])

@@ -1,5 +1,7 @@
 """What `--model` and `--lora` arguments, manifests and the hub's cache name."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from vllama.errors import ConfigError
 from vllama.models import hub
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
-from vllama.models.sources import Inspector, read_models
+from vllama.models.names import parse
+from vllama.models.sources import Inspector, cached_models, read_models, stored_models
+from vllama.models.store import Manifest, Origin, Store
 
 HELP = "give a folder, a Hugging Face id like Qwen/Qwen3-4B, or one of demo, demo-embed, demo-parrot"
 
@@ -39,6 +43,35 @@ def only(argument: str) -> Model:
 
 def test_the_built_in_models_where_none_is_named() -> None:
     assert names() == ["demo:latest", "demo-embed:latest", "demo-parrot:latest"]
+
+
+def test_an_adapter_beside_its_bases_config(tmp_path: Path) -> None:
+    folder = tmp_path / "parrot"
+    shutil.copytree(demo.ADAPTER, folder)
+    shutil.copy(demo.CHAT / "config.json", folder)
+    model = only(str(folder))
+    assert (model.name.short, model.parent, model.fault) == ("parrot:latest", "demo:latest", None)
+
+
+def test_an_adapter_on_an_adapter() -> None:
+    (model,) = read_models(["demo-parrot"], (), Inspector())
+    (_, stacked) = read_models(["demo-parrot"], [f"x={demo.ADAPTER}@demo-parrot"], Inspector())
+    assert model.fault is None
+    assert str(stacked.fault) == (
+        "the adapter x:latest wants the base demo-parrot, which is an adapter itself: make a model of that with "
+        "`vllama merge demo-parrot --output OTHER`, and name OTHER as the base"
+    )
+
+
+def test_how_to_merge_an_adapter_of_the_command_line(tmp_path: Path) -> None:
+    folder = tmp_path / "dora"
+    shutil.copytree(demo.ADAPTER, folder)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": True}))
+    (model,) = read_models([f"x={folder}"], (), Inspector())
+    assert f"run `vllama merge x:latest={folder}`, which makes a model" in str(model.fault)
+    (_, model) = read_models(["demo"], [f"x={folder}@demo"], Inspector())
+    assert f"run `vllama merge x:latest={folder}@demo`, which makes a model" in str(model.fault)
 
 
 @pytest.mark.parametrize(("argument", "name"), [("demo", "demo:latest"), ("Mine:1b=demo", "Mine:1b")])
@@ -84,6 +117,55 @@ def test_a_repository_in_the_cache(build: Build, monkeypatch: pytest.MonkeyPatch
     assert (model.name.short, model.source) == ("small:latest", "Some/Model")
     assert model.checkpoint is not None
     assert model.checkpoint.path == folder
+
+
+def cache(repository: str, files: Path, base: str = "") -> None:
+    """Put a copy of a folder into the hub's cache."""
+    storage = hub.cache_folder() / f"models--{repository.replace('/', '--')}"
+    snapshot = storage / "snapshots" / ("0" * 40)
+    shutil.copytree(files, snapshot)
+    if base:
+        settings = json.loads((snapshot / "adapter_config.json").read_text())
+        (snapshot / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": base}))
+    (storage / "refs").mkdir()
+    (storage / "refs" / "main").write_text("0" * 40)
+
+
+def test_what_the_cache_holds(build: Build, tmp_path: Path) -> None:
+    """Whatever the order of their names, an adapter finds its base; what is no language model is left out."""
+    cache("org/z-base", demo.CHAT)
+    cache("org/a-lora", demo.ADAPTER, "org/z-base")
+    cache("org/no-base", demo.ADAPTER, "org/gone")
+    cache("org/image", build(files={"config.json": None, "model.safetensors": None, "model_index.json": {}}))
+    catalogue = Catalogue([], [cached_models(Inspector(), tuple)])
+    catalogue.refresh()
+    assert {model.name.short: model.parent for model in catalogue} == {
+        "org/z-base:latest": "",
+        "org/a-lora:latest": "org/z-base:latest",
+    }
+
+
+def test_a_pulled_adapter_finds_its_base_in_the_cache(tmp_path: Path) -> None:
+    cache("org/base", demo.CHAT)
+    cache("org/lora", demo.ADAPTER, "org/base")
+    store, inspector = Store(tmp_path / "models"), Inspector()
+    store.write(parse("mine"), Manifest(adapter=Origin("hub", "org/lora", "0" * 40)))
+    catalogue = Catalogue([], [stored_models(store, inspector), cached_models(inspector, tuple)])
+
+    def mine() -> Model:
+        catalogue.refresh()
+        model = catalogue.find(parse("mine"))
+        assert model is not None
+        return model
+
+    model = mine()
+    base = catalogue.find(parse("org/base"))
+    assert base is not None
+    assert (model.fault, model.parent, model.weights) == (None, "org/base:latest", base.weights)
+    shutil.rmtree(hub.cache_folder() / "models--org--base")
+    assert str(mine().fault).startswith(
+        "the adapter mine:latest wants the base org/base, which is not here: run `vllama pull org/base`"
+    )
 
 
 @pytest.mark.parametrize(

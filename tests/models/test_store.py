@@ -158,6 +158,21 @@ def test_collecting(store: Store) -> None:
     assert (kept.exists(), left.exists()) == (True, False)
 
 
+def test_nothing_is_collected_that_a_newer_version_may_need(store: Store) -> None:
+    store.collect()
+    assert not store.root.exists()
+    digest = upload(store, b"theirs")
+    os.utime(store.blobs.path(digest), (0, 0))
+    path = store.root / "manifests" / "registry.ollama.ai" / "library" / "a" / "latest.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"weights": {"kind": "torrent"}}')
+    store.collect()
+    assert store.blobs.has(digest)
+    path.unlink()
+    store.collect()
+    assert not store.blobs.has(digest)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     with pytest.raises(ConfigError, match=r"cannot be written \(.+\): check the disk"):

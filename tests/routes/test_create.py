@@ -255,6 +255,20 @@ async def test_an_adapter_that_can_only_be_merged(library: Library) -> None:
     assert lines[-1] == {"status": "success"}
 
 
+async def test_an_adapter_with_tokens_of_its_own_can_only_be_merged(library: Library) -> None:
+    alone, store = library
+    settings = json.loads((demo.ADAPTER / "adapter_config.json").read_text()) | {"target_modules": ["embed_tokens"]}
+    embedding = "base_model.model.model.embed_tokens.lora_embedding_"
+    weights = safetensors({f"{embedding}A": ("BF16", [8, 1290]), f"{embedding}B": ("BF16", [128, 8])})
+    files = {
+        "adapter_config.json": await upload(alone, json.dumps(settings).encode()),
+        "adapter_model.safetensors": await upload(alone, weights),
+    }
+    lines = await create(alone, from_="demo", adapters=files)
+    assert any("1290 tokens, and there are 1280: run `vllama merge mine" in line["status"] for line in lines)
+    assert await names(store) == ["mine:latest"]
+
+
 async def test_of_a_model_that_is_not_here(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, store = library
 
@@ -297,6 +311,11 @@ DIGEST = "sha256:" + "0" * 64
     [
         ({"model": ""}, 400, "invalid model name"),
         ({"model": "a b"}, 400, "invalid model name"),
+        (
+            {"model": "RL:demo:mine"} | FROM,
+            400,
+            "invalid model name: RL:demo:mine reads as a training run's: begin with another word",
+        ),
         ({"model": "x:cloud"} | FROM, 400, "invalid model name: x:cloud reads as a model of Ollama's cloud"),
         ({"files": {"/etc/passwd": DIGEST}, "model": ""}, 400, "file path must be relative"),
         ({"files": {"../x": DIGEST}}, 400, "file path must be relative"),

@@ -100,6 +100,7 @@ async def test_a_copy_onto_itself_is_none(library: Library) -> None:
         ("demo", "", 400, 'destination "" is invalid'),
         ("demo", "a/b/c/d", 400, 'destination "a/b/c/d" is invalid'),
         ("Nope", "x", 404, 'model "Nope" not found'),
+        ("demo", "peft:1", 400, "invalid model name: peft:1 reads as a training run's: begin with another word"),
         ("demo", "x:cloud", 400, 'destination "x:cloud" is invalid: x:cloud reads as a model of Ollama\'s cloud'),
         ("plain", "demo", 400, "demo:latest is one of the server's own models"),
     ],

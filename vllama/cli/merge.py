@@ -22,17 +22,18 @@ def merge(
     from vllama.cli._progress import show_install
     from vllama.engine.install import configured_find_links
     from vllama.engine.merge import merge as merge_folders
-    from vllama.models.merging import base_folder, find_adapter, merged_folder, read_name, register
+    from vllama.models.merging import base_folder, find_adapter, merged_folder, register, target_name
     from vllama.models.store import Store
     from vllama.server import open_catalogue
     from vllama.settings import load
 
     settings = load()
     store = Store(settings.home / "models")
-    adapter = find_adapter(name, open_catalogue(settings, store, strict=False))
+    catalogue = open_catalogue(settings, store, strict=False)
+    adapter = find_adapter(name, catalogue)
     assert adapter.adapter is not None
     base = base_folder(adapter)
-    target = read_name(output) if output else adapter.name
+    target = target_name(output, adapter, catalogue)
     environment = install_engine(settings)
     with show_install() as report:
         folder = merge_folders(

@@ -79,10 +79,14 @@ def _names(path: Path) -> Set[str]:
         raise ConfigError(f"{path} does not exist", "check the path of the model folder")
     if not path.is_dir():
         raise ConfigError(*_no_folder(path))
-    names = {entry.name for entry in path.iterdir()}
+    names = _list(path)
     if not names:
         raise ConfigError(f"{path} is empty", "put the model's config.json and *.safetensors files there")
     return names
+
+
+def _list(path: Path) -> Set[str]:
+    return {entry.name for entry in path.iterdir()}
 
 
 def _has_weights(names: Set[str]) -> bool:
@@ -131,13 +135,13 @@ def _adapter_without_config(path: Path, names: Set[str]) -> tuple[str, str] | No
 
 
 def _training_state(path: Path, names: Set[str]) -> tuple[str, str] | None:
-    folders = [name for name in names if (path / name).is_dir()]
-    if _has_files(path, names, ".distcp") or any(_has_files(path / name, None, ".distcp") for name in folders):
+    files = {file for name in names if (path / name).is_dir() for file in _list(path / name)} | names
+    if any(name.endswith(".distcp") for name in files):
         return (
             f"{path} holds the sharded state of a training with FSDP, not a model",
             "join it with `accelerate merge-weights`, or save the model with save_pretrained",
         )
-    if any(name.endswith(("_model_states.pt", "_optim_states.pt")) for name in names) or "zero_to_fp32.py" in names:
+    if any(name.endswith(("_model_states.pt", "_optim_states.pt")) for name in files) or "zero_to_fp32.py" in names:
         return (
             f"{path} holds the sharded state of a training with DeepSpeed, not a model",
             "join it with `python zero_to_fp32.py . OUTPUT --safe_serialization` and put config.json and the "
@@ -149,10 +153,6 @@ def _training_state(path: Path, names: Set[str]) -> tuple[str, str] | None:
             "convert it to a transformers model with Megatron's tools",
         )
     return None
-
-
-def _has_files(path: Path, names: Set[str] | None, ending: str) -> bool:
-    return any(name.endswith(ending) for name in (names or {entry.name for entry in path.iterdir()}))
 
 
 def _folder_of_folders(path: Path, names: Set[str]) -> tuple[str, str] | None:
@@ -221,7 +221,7 @@ def _incomplete(path: Path, names: Set[str]) -> tuple[str, str]:
         return f"{path} has weights but no config.json", "copy config.json and the tokenizer from where they came from"
     if "tokenizer.json" in names or "tokenizer_config.json" in names:
         return f"{path} holds only a tokenizer", _NEXT_TO_CONFIG
-    return f"{path} has no config.json", _NEXT_TO_CONFIG
+    return f"{path} has neither config.json nor {ADAPTER_CONFIG}", _NEXT_TO_CONFIG
 
 
 _LOOKS: tuple[Callable[[Path, Set[str]], tuple[str, str] | None], ...] = (

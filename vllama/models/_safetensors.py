@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ LONGEST_HEADER = 100_000_000
 
 _AGAIN = "the file is incomplete or damaged: copy or download it again"
 _LFS_POINTER = b"version https://git-lfs"
+_ZIP = b"PK\x03\x04"
 _SAMPLE = 4096
 
 
@@ -65,7 +67,7 @@ def read_header(path: Path) -> WeightFile:
             header = file.read(length)
             sample = b"".join(_samples(file, 8 + length, size))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read", error.strerror or str(error)) from error
+        raise _unreadable(path, error) from error
     tensors, end = _parse(path, header)
     if 8 + length + end != size:
         raise ConfigError(f"{path} has {size} bytes where its header promises {8 + length + end}", _AGAIN)
@@ -131,7 +133,17 @@ def read_pickled(path: Path) -> WeightFile:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            _refuse_pointer(path, file.read(len(_LFS_POINTER)))
+            start = file.read(len(_LFS_POINTER))
+            _refuse_pointer(path, start)
+            # No header tells its length, but PyTorch's newer ones are archives, which have their list at the end.
+            if not start or (start.startswith(_ZIP) and not zipfile.is_zipfile(path)):
+                raise ConfigError(f"{path} is not a whole file of weights", _AGAIN)
             return WeightFile(path, size, fingerprint=b"".join(_samples(file, 0, size)))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read", error.strerror or str(error)) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    if path.is_symlink() and not path.exists():
+        return ConfigError(f"{path} is a link to {path.readlink()}, which is not there", "copy or download it again")
+    return ConfigError(f"{path} cannot be read", error.strerror or str(error))

@@ -10,14 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from vllama.errors import ConfigError
-from vllama.models._folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, list_folder
+from vllama.models._card import card_value
+from vllama.models._folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, classify, is_adapter, list_folder
 from vllama.models._safetensors import Tensor, WeightFile, read_header, read_pickled
 
-__all__ = ["HIGHEST_RANK", "RANKS", "Adapter", "inspect_adapter", "is_adapter", "read_adapter_tensors", "refusal"]
+__all__ = [
+    "RANKS",
+    "Adapter",
+    "UnservableAdapterError",
+    "inspect_adapter",
+    "is_adapter",
+    "merge_advice",
+    "read_adapter_tensors",
+    "refusal",
+]
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for --max-lora-rank."""
-HIGHEST_RANK = RANKS[-1]
 
 _WAIT = "wait for the training to save it, or copy it again"
 # As vLLM reads them: PEFT saves an adapter with these initialisations as an ordinary one.
@@ -44,9 +53,9 @@ _UNMERGEABLE = {
 class Adapter:
     """A folder with an adapter.
 
-    base: base_model_name_or_path as the folder tells it, "" where it does not. rank: the highest of its modules.
-    targets: target_modules. trouble: why vLLM cannot load it, as the end of a sentence that begins with "it"; "" where
-    it can. mergeable: whether PEFT can add it to its base's weights.
+    base: as base_model_name_or_path or the folder's card tells it, "" where they do not. rank: the highest of its
+    modules. targets: target_modules. trouble: why vLLM cannot load it, as the end of a sentence that begins with "it";
+    "" where it can. mergeable: whether PEFT can add it to its base's weights.
     """
 
     path: Path
@@ -60,6 +69,10 @@ class Adapter:
     mergeable: bool = True
 
 
+class UnservableAdapterError(ConfigError):
+    """An adapter whose folder and base are in order, and vLLM cannot load it."""
+
+
 def inspect_adapter(path: Path) -> Adapter:
     """Read an adapter's folder; raises ConfigError with what to do where it is none, or not whole."""
     try:
@@ -69,21 +82,16 @@ def inspect_adapter(path: Path) -> Adapter:
         raise ConfigError(f"{where} cannot be read ({error.strerror})", "check its permissions and the disk") from None
 
 
-def refusal(adapter: Adapter, name: str, highest_rank: int = HIGHEST_RANK) -> ConfigError | None:
-    """Why it cannot be served under this name by an engine that takes ranks up to this one; None where it can."""
-    if adapter.trouble:
-        advice = f"run `vllama merge {name}`, which makes a model of it and its base" if adapter.mergeable else ""
-        return ConfigError(
-            f"the adapter {name} cannot be served: {adapter.trouble}", advice or _without_merging(adapter.trouble)
-        )
-    if adapter.rank > highest_rank:
-        fitting = next(rank for rank in RANKS if rank >= adapter.rank)
-        return ConfigError(
-            f"the adapter {name} cannot be served: its rank is {adapter.rank} and the engine takes {highest_rank} at "
-            "most",
-            f"set max_lora_rank to {fitting}, or run `vllama merge {name}`, which makes a model of it and its base",
-        )
-    return None
+def refusal(adapter: Adapter, name: str, argument: str = "") -> UnservableAdapterError | None:
+    """Why it cannot be served under this name; None where it can. argument: what `vllama merge` knows it by."""
+    if not adapter.trouble:
+        return None
+    advice = merge_advice(argument or name) if adapter.mergeable else _without_merging(adapter.trouble)
+    return UnservableAdapterError(f"the adapter {name} cannot be served: {adapter.trouble}", advice)
+
+
+def merge_advice(argument: str) -> str:
+    return f"run `vllama merge {argument}`, which makes a model of it and its base"
 
 
 def _without_merging(trouble: str) -> str:
@@ -95,7 +103,8 @@ def _without_merging(trouble: str) -> str:
 def _inspect(path: Path) -> Adapter:
     names = list_folder(path)
     if ADAPTER_CONFIG not in names:
-        raise ConfigError(f"{path} has no {ADAPTER_CONFIG}", "name the folder of a LoRA adapter")
+        classify(path)
+        raise ConfigError(f"{path} is a whole model, not a LoRA adapter", f"serve it as --model NAME={path}")
     settings = _read_settings(path / ADAPTER_CONFIG)
     if "lora_parameters" in settings and "r" not in settings:
         return _mlx_adapter(path, settings)
@@ -108,7 +117,7 @@ def _inspect(path: Path) -> Adapter:
     base = settings.get("base_model_name_or_path")
     return Adapter(
         path=path,
-        base=base if isinstance(base, str) else "",
+        base=base if isinstance(base, str) and base else card_value(path, "base_model"),
         rank=_rank(settings) if kind == "LORA" else 0,
         size=len(config_bytes) + weights.size,
         digest=digest.hexdigest(),
@@ -150,10 +159,7 @@ def _read_weights(path: Path) -> WeightFile:
             f"{path} has {ADAPTER_CONFIG} and no weights ({ADAPTER_WEIGHTS[0]})", f"it is half-written: {_WAIT}"
         )
     if file.suffix != ".safetensors":
-        weights = read_pickled(file)
-        if not weights.size:
-            raise ConfigError(f"{file} is empty", f"it is half-written: {_WAIT}")
-        return weights
+        return read_pickled(file)
     weights = read_header(file)
     if not weights.tensors:
         raise ConfigError(f"{file} holds no tensors", "the adapter was saved without its weights: save it again")
@@ -225,8 +231,8 @@ def _setting_troubles(settings: Mapping[str, Any]) -> Iterator[str]:
     for key, what in (("use_bdlora", "block-diagonal LoRA"), ("use_qalora", "QALoRA")):
         if settings.get(key):
             yield f"it uses {what}, which vLLM does not load"
-    if (rank := _rank(settings)) > HIGHEST_RANK:
-        yield f"its rank is {rank} and vLLM loads {HIGHEST_RANK} at most"
+    if (rank := _rank(settings)) > RANKS[-1]:
+        yield f"its rank is {rank} and vLLM loads {RANKS[-1]} at most"
 
 
 def _tensor_troubles(tensors: tuple[Tensor, ...]) -> Iterator[str]:

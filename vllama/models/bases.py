@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vllama.errors import ConfigError
+from vllama.models import hub
 from vllama.models.adapters import Adapter
 from vllama.models.names import ModelName, is_valid, name_from_source, parse
 
@@ -14,7 +15,7 @@ _QUANTISED_COPY = re.compile(r"(-unsloth)?-bnb-4bit$", re.IGNORECASE)
 
 
 class Base(NamedTuple):
-    """name: None for a folder that is no model's yet. source: the folder or the hub repository with the weights."""
+    """name: None where it is no model's yet. source: the folder or the hub repository with the weights."""
 
     name: ModelName | None
     source: str
@@ -65,19 +66,27 @@ def _steps(wanted: str, known: list[tuple[ModelName, str]], strict: bool) -> Ite
     yield [model for model in models if _identity(model.source) == _identity(wanted)]
     if folder := _folder(wanted):
         yield [Base(None, str(folder.absolute()))]
+    yield _cached(wanted)
     if strict:
         return
     original = _QUANTISED_COPY.sub("", wanted)
     if original != wanted:
         yield [model for model in models if _identity(model.source) == _identity(original)]
+        yield _cached(original)
     last = _last_part(original)
     # A repository of another organisation may be another model; a folder is called as its owner likes.
     folders_only = original == wanted and _is_hub_id(wanted)
     yield [
         model
         for model in models
-        if _last_part(model.source) == last and not (folders_only and _is_hub_id(model.source))
+        if last in (_last_part(model.source), model.name and model.name.model.lower())
+        and not (folders_only and _is_hub_id(model.source))
     ]
+
+
+def _cached(wanted: str) -> list[Base]:
+    """The repository, where it is in the hub's cache: an adapter that is pulled has its base there."""
+    return [Base(None, wanted)] if hub.is_hub_id(wanted) and hub.cached_snapshot(wanted) else []
 
 
 def _identity(source: str) -> str:

@@ -10,14 +10,14 @@ be going on: what is not whole yet is not there.
 import contextlib
 import os
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vllama.errors import ConfigError
+from vllama.models._card import card_value, made_by_rl
 from vllama.models._files import require_config
-from vllama.models._folders import ADAPTER_WEIGHTS, Kind, by_number, classify
+from vllama.models._folders import Kind, by_number, classify
 from vllama.models._safetensors import weight_files
 from vllama.models.adapters import inspect_adapter
 from vllama.models.bases import candidates
@@ -26,10 +26,6 @@ from vllama.models.names import ModelName, name_from_source, trained_name
 _KINDS = ("peft", "rl")
 _UNFINISHED = (".", "tmp-")
 _LAST = re.compile(r"(final|last|latest)([-_].*)?", re.IGNORECASE)
-_RL_TAGS = re.compile(r"[\s\[,](grpo|ppo|rloo|online-dpo|reinforcement-learning)(?=$|[\s\],])", re.IGNORECASE)
-_BASE_TAG = re.compile(r"^base_model:[ \t]*\n?[ \t-]*([^\s#]+)", re.MULTILINE)
-_CARD = re.compile(r"---\s*\n(.*?)\n---", re.DOTALL)
-_LONGEST_CARD = 20_000
 
 Known = Iterable[tuple[ModelName, str]]
 """Names and sources of the models that may be bases."""
@@ -152,30 +148,15 @@ def _stamp(path: Path) -> _Stamp:
 def _read(path: Path) -> _Whole | None:
     try:
         kind = classify(path)
-        base, files = _read_adapter(path) if kind is Kind.ADAPTER else _read_model(path)
+        base = inspect_adapter(path).base if kind is Kind.ADAPTER else _base_of_model(path)
     except (ConfigError, OSError):
         return None
-    # A pickled file has no header that tells its length, but it is an archive, which has its list at the end.
-    if not all(file.suffix == ".safetensors" or zipfile.is_zipfile(file) for file in files):
-        return None
-    card = _card(path)
-    told = _BASE_TAG.search(card)
-    return _Whole(path, kind, base or (told[1].strip("\"'") if told else ""), bool(_RL_TAGS.search(card)))
+    return _Whole(path, kind, base, made_by_rl(path))
 
 
-def _read_adapter(path: Path) -> tuple[str, list[Path]]:
-    base = inspect_adapter(path).base
-    return base, [path / name for name in ADAPTER_WEIGHTS if (path / name).exists()][:1]
-
-
-def _read_model(path: Path) -> tuple[str, list[Path]]:
-    return str(require_config(path).get("_name_or_path") or ""), [file.path for file in weight_files(path)]
-
-
-def _card(path: Path) -> str:
-    """The settings at the head of README.md, of the folder or the run that it belongs to."""
-    for file in (path / "README.md", path.parent / "README.md"):
-        with contextlib.suppress(OSError), file.open(encoding="utf-8", errors="replace") as opened:
-            if found := _CARD.match(opened.read(_LONGEST_CARD)):
-                return found[1]
-    return ""
+def _base_of_model(path: Path) -> str:
+    """What it was trained from. Raises ConfigError where its weights are not whole."""
+    config = require_config(path)
+    if not weight_files(path):
+        raise ConfigError(f"{path} holds no weights", "wait for the training to save them")
+    return str(config.get("_name_or_path") or "") or card_value(path, "base_model")

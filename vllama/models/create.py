@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from vllama.errors import ApiError, ConfigError
-from vllama.models.adapters import refusal
+from vllama.models.adapters import UnservableAdapterError
 from vllama.models.catalogue import Catalogue
 from vllama.models.create_request import NO_GGUF, check_request, digests, read_parameters
 from vllama.models.model import Model
@@ -57,7 +57,7 @@ async def create(request: CreateRequest, name: ModelName, models: Models, store:
     What stands in the way raises ApiError, or VllamaError where it is not the request's fault.
     """
     check_request(request)
-    refuse_configured(name, models.catalogue)
+    check_new_name(name, models.catalogue)
     if request.from_:
         base = _parse(request.from_)
         if await models.find(base) is None:
@@ -88,6 +88,13 @@ async def create(request: CreateRequest, name: ModelName, models: Models, store:
     await asyncio.to_thread(store.write, name, manifest)
     await models.refresh()
     yield Progress("success")
+
+
+def check_new_name(name: ModelName, catalogue: Catalogue) -> None:
+    """Raises ApiError for a name that a model cannot be given."""
+    if name.is_reserved:
+        raise ApiError(400, f"invalid model name: {name.short} reads as a training run's: begin with another word")
+    refuse_configured(name, catalogue)
 
 
 def refuse_configured(name: ModelName, catalogue: Catalogue) -> None:
@@ -170,7 +177,7 @@ def _uploaded_adapter(
         adapter = inspector.adapter(folder)
         known = [base.model] if base else list(catalogue)
         model = adapter_model(name, adapter, base.model.source if base else "", known, inspector)
-        if model.fault is not None and refusal(adapter, name.short) is None:
+        if model.fault is not None and not isinstance(model.fault, UnservableAdapterError):
             raise ConfigError(model.fault.message, "give the model that it was trained on as 'from', or FROM")
     origin = Origin("files", files=files)
     if base is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 
 from vllama.errors import ConfigError
 from vllama.models._safetensors import Tensor
-from vllama.models.adapters import Adapter, read_adapter_tensors
+from vllama.models.adapters import Adapter, UnservableAdapterError, merge_advice, read_adapter_tensors
 from vllama.models.inspect import Checkpoint, read_tensors
 
 _LAYER = re.compile(r"(?:.+\.)?(?:layers|layer|h|blocks|block)\.(\d+)\.(.+)")
@@ -18,11 +18,12 @@ _UNPACKED = ("F", "BF")
 Shape = tuple[int, ...]
 
 
-def check_fit(adapter: Adapter, name: str, base: Checkpoint, *, merging: bool = False) -> None:
+def check_fit(adapter: Adapter, name: str, base: Checkpoint, argument: str = "", *, merging: bool = False) -> None:
     """Refuse an adapter that was trained on another model than this base. Raises ConfigError.
 
     Only what is sure is refused: weights that are packed, renamed or without a header are taken to fit. merging: tokens
-    may have been added to the base's.
+    may have been added to the base's; else it is UnservableAdapterError where they were. argument: what `vllama merge`
+    knows the adapter by, where that is not its name.
     """
     tensors, weights = read_adapter_tensors(adapter), read_tensors(base)
     if reason := next(_misfits(tensors, weights), ""):
@@ -31,9 +32,8 @@ def check_fit(adapter: Adapter, name: str, base: Checkpoint, *, merging: bool = 
             f"name its base: --lora {name}={adapter.path}@BASE",
         )
     if not merging and (reason := _other_vocabulary(tensors, weights, base.vocab_size)):
-        raise ConfigError(
-            f"the adapter {name} cannot be served on {base.path}: {reason}",
-            f"run `vllama merge {name}`, which makes a model of both",
+        raise UnservableAdapterError(
+            f"the adapter {name} cannot be served on {base.path}: {reason}", merge_advice(argument or name)
         )
 
 

@@ -38,6 +38,18 @@ def read_name(text: str) -> ModelName:
         raise ConfigError(f"{text!r} is not a valid model name", "use letters, digits, '.', '_' and '-'") from None
 
 
+def target_name(output: str | None, adapter: Model, catalogue: Catalogue) -> ModelName:
+    """The name that the merged model gets. Raises ConfigError where it would never be found under it."""
+    name = read_name(output) if output else adapter.name
+    taken = catalogue.find(name)
+    if taken is not None and catalogue.is_configured(taken):
+        raise ConfigError(
+            f"{name.short} is one of the server's own models, which come first",
+            "choose another name with --output, or take it out of the settings",
+        )
+    return name
+
+
 def base_folder(adapter: Model) -> Path:
     """Where the weights of its base lie. Raises ConfigError where they are not known, or not here."""
     if adapter.checkpoint is not None:
@@ -48,7 +60,7 @@ def base_folder(adapter: Model) -> Path:
 
 
 def merged_folder(store: Store, name: ModelName) -> Path:
-    return store.root / "merged" / re.sub(r"[^\w.-]+", "-", name.short.removesuffix(":latest"))
+    return store.merged / re.sub(r"[^\w.-]+", "-", name.short.removesuffix(":latest"))
 
 
 def register(store: Store, name: ModelName, folder: Path, adapter: Model) -> None:

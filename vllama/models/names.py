@@ -70,6 +70,11 @@ class ModelName:
         return ":" in self.model
 
     @property
+    def is_reserved(self) -> bool:
+        """Whether it begins as the names of training runs do, which nobody gives to a model."""
+        return self.short.lower().startswith(("peft:", "rl:"))
+
+    @property
     def is_remote(self) -> bool:
         """Whether it reads as a model of Ollama's cloud: `x:cloud`, `x:20b-cloud`."""
         return _source(self.tag) == "cloud"

@@ -97,7 +97,7 @@ def _register(store: Store, name: ModelName, place: Place, folder: Path, fetched
     before = store.read(name)
     fetched = fetched or (before is not None and before.manifest.fetched)
     origin = Origin("hub", place.repo, revision=folder.name)
-    adapter = is_adapter(folder) and not (folder / "config.json").is_file()
+    adapter = is_adapter(folder)
     manifest = Manifest(weights=None if adapter else origin, adapter=origin if adapter else None, fetched=fetched)
     if before is None or before.manifest != manifest:
         store.write(name, manifest)

@@ -10,14 +10,14 @@ from vllama import demo
 from vllama.errors import ConfigError, VllamaError
 from vllama.models import hub
 from vllama.models._folders import Kind
-from vllama.models.adapters import Adapter, inspect_adapter, is_adapter, refusal
+from vllama.models.adapters import Adapter, UnservableAdapterError, inspect_adapter, is_adapter, refusal
 from vllama.models.bases import Base, base_of
 from vllama.models.catalogue import Shelf
 from vllama.models.checkpoints import Checkpoints
 from vllama.models.fit import check_fit
 from vllama.models.inspect import Checkpoint, inspect
 from vllama.models.model import Model
-from vllama.models.names import InvalidName, ModelName, name_from_source, parse, parse_model_argument
+from vllama.models.names import InvalidName, ModelName, is_valid, name_from_source, parse, parse_model_argument
 from vllama.models.store import Origin, Store, Stored
 
 BUILT_IN = {"demo": demo.CHAT, "demo-embed": demo.EMBED, "demo-parrot": demo.ADAPTER}
@@ -45,12 +45,12 @@ class Inspector:
         assert isinstance(found, Adapter)
         return found
 
-    def misfit(self, adapter: Adapter, name: str, base: Checkpoint) -> VllamaError | None:
+    def misfit(self, adapter: Adapter, name: str, base: Checkpoint, argument: str) -> VllamaError | None:
         """Why the adapter of that name does not fit this base, None where nothing speaks against it."""
         key = (adapter.digest, base.digest, name)
         if key not in self._fits:
             try:
-                check_fit(adapter, name, base)
+                check_fit(adapter, name, base, argument)
             except VllamaError as error:
                 self._fits[key] = error
             else:
@@ -85,15 +85,15 @@ def read_models(arguments: Sequence[str], adapters: Sequence[str], inspector: In
 
     Raises ConfigError for a source that is no model, with the reason. An adapter that cannot be served has its fault.
     """
-    given = [read_lora(argument) for argument in adapters]
-    models = []
+    given, models = [], []
     for name, source in map(_read_argument, arguments or BUILT_IN):
-        if (path := _folder(source)) is not None and is_adapter(path) and not (path / "config.json").exists():
+        if (path := _folder(source)) is not None and is_adapter(path):
             given.append((name, path, ""))
         else:
             models.append(_from_source(name, source, path, inspector))
-    for name, path, base in given:
-        models.append(adapter_model(name, inspector.adapter(path), base, models, inspector))
+    for name, path, base in [*given, *map(read_lora, adapters)]:
+        argument = f"{name.short}={path}" + (f"@{base}" if base else "")
+        models.append(adapter_model(name, inspector.adapter(path), base, models, inspector, argument))
     return models
 
 
@@ -128,39 +128,53 @@ def cached_models(inspector: Inspector, taken: Callable[[], Iterable[str]]) -> S
 
     def shelf(known: Mapping[str, Model]) -> Iterator[Model]:
         named = {repository.lower() for repository in taken()}
-        for repository, path in hub.cached_repositories():
-            if repository.lower() in named:
-                continue
+        found = [one for one in hub.cached_repositories() if one[0].lower() not in named]
+        # Adapters last: their bases may be among the others.
+        for adapts, repository, path in sorted((is_adapter(path), repository, path) for repository, path in found):
             try:
                 name = parse(name_from_source(repository))
-                if is_adapter(path):
+                if adapts:
                     model = adapter_model(name, inspector.adapter(path), "", known.values(), inspector)
                 else:
                     model = _from_source(name, repository, path, inspector)
             except (VllamaError, InvalidName):
                 continue  # something else than a language model: nobody asked us to serve it
-            if model.capabilities and model.fault is None:
+            if model.capabilities and (model.fault is None or isinstance(model.fault, UnservableAdapterError)):
                 yield model
 
     return shelf
 
 
-def adapter_model(name: ModelName, adapter: Adapter, base: str, known: Iterable[Model], inspector: Inspector) -> Model:
+def adapter_model(
+    name: ModelName, adapter: Adapter, base: str, known: Iterable[Model], inspector: Inspector, argument: str = ""
+) -> Model:
     """A LoRA adapter on its base. base: how the base was named, "" to take the adapter's own word.
 
-    What stands in the way of serving it becomes the model's fault.
+    What stands in the way of serving it becomes the model's fault. argument: what `vllama merge` knows it by, where
+    that is not its name.
     """
     models = list(known)
     model = Model(name, source="", engine_name=f"adapter-{adapter.digest[:16]}", adapter=adapter)
     try:
+        _refuse_stacking(name, base or adapter.base, models)
         found = base_of(adapter, name.short, _bases(models), base)
         weights = _weights_of(found, models, inspector)
     except VllamaError as error:
         return replace(model, fault=error)
-    fault: VllamaError | None = refusal(adapter, name.short)
+    fault: VllamaError | None = refusal(adapter, name.short, argument)
     if fault is None and weights.checkpoint is not None:
-        fault = inspector.misfit(adapter, name.short, weights.checkpoint)
+        fault = inspector.misfit(adapter, name.short, weights.checkpoint, argument)
     return replace(model, source=weights.source, checkpoint=weights.checkpoint, parent=weights.name.short, fault=fault)
+
+
+def _refuse_stacking(name: ModelName, base: str, known: Iterable[Model]) -> None:
+    key = parse(base).key if is_valid(base) else ""
+    below = next((model for model in known if model.name.key == key and model.adapter is not None), None)
+    if below is not None:
+        raise ConfigError(
+            f"the adapter {name.short} wants the base {base}, which is an adapter itself",
+            f"make a model of that with `vllama merge {base} --output OTHER`, and name OTHER as the base",
+        )
 
 
 def origin_of(model: Model) -> Origin:

@@ -3,6 +3,7 @@
     <root>/manifests/<host>/<namespace>/<model>/<tag>.json
     <root>/blobs/sha256-<64 hexadecimal digits>
     <root>/folders/<16 hexadecimal digits>/      links to blobs under the names that vLLM reads
+    <root>/merged/<name>/                        models of an adapter and its base
 
 Several processes may work on one store: a manifest is replaced by renaming, and a lock is held while it is.
 """
@@ -84,11 +85,13 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         )
 
     @property
+    def origins(self) -> tuple[Origin, ...]:
+        return tuple(origin for origin in (self.weights, self.adapter) if origin is not None)
+
+    @property
     def digests(self) -> frozenset[str]:
         """The blobs it needs."""
-        return frozenset(
-            digest for origin in (self.weights, self.adapter) if origin for digest in origin.files.values()
-        )
+        return frozenset(digest for origin in self.origins for digest in origin.files.values())
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,22 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = Blobs(root / "blobs")
+        self.merged = root / "merged"
         self._manifests = root / "manifests"
         self._read: dict[Path, tuple[tuple[int, int, int], Stored]] = {}
         self._complained: set[Path] = set()
 
     def __iter__(self) -> Iterator[Stored]:
         """All that can be read; a broken one is logged once."""
-        paths = sorted(self._manifests.glob("*/*/*/*.json"))
+        paths = self._paths()
         for gone in self._read.keys() - set(paths):
             self._read.pop(gone, None)
         for path in paths:
             if (stored := self._load(path)) is not None:
                 yield stored
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._manifests.glob("*/*/*/*.json"))
 
     def read(self, name: ModelName) -> Stored | None:
         path = self._existing(name)
@@ -161,7 +168,7 @@ class Store:
 
     def folder(self, files: Mapping[str, str]) -> Path:
         """A folder with the blobs of these digests under these names. Raises ConfigError where one is missing."""
-        folder = self.root / "folders" / _folder_name(files)
+        folder = self._links(files)
         if folder.is_dir():
             return folder
         try:
@@ -183,28 +190,41 @@ class Store:
         return folder
 
     def collect(self) -> None:
-        """Remove uploads and folders of an hour ago and older that no manifest needs."""
+        """Remove uploads and folders of an hour ago and older that no manifest needs.
+
+        Nothing where a manifest cannot be read, which a newer vLLama may have written.
+        """
+        if not self.root.is_dir():
+            return
         with self._locked():
-            needed = {digest for stored in self for digest in stored.manifest.digests}
-            folders = {_folder_name(origin.files) for stored in self for origin in _origins(stored.manifest)}
+            manifests = [stored.manifest for stored in self]
+            if len(manifests) < len(self._paths()):
+                return
             before = time.time() - _FORGOTTEN_S
-            self.blobs.prune(needed, before)
-            for folder in (self.root / "folders").glob("*"):
+            self.blobs.prune(frozenset[str]().union(*(manifest.digests for manifest in manifests)), before)
+            folders = set((self.root / "folders").glob("*"))
+            for folder in folders.difference(*map(self._folders, manifests)):
                 with contextlib.suppress(OSError):
-                    if folder.name not in folders and folder.stat().st_mtime < before:
+                    if folder.stat().st_mtime < before:
                         shutil.rmtree(folder, ignore_errors=True)
 
     def _drop(self, manifest: Manifest) -> None:
         """Remove the blobs and folders that a manifest needed and no other does."""
-        if not manifest.digests:
-            return
-        needed = {digest for stored in self for digest in stored.manifest.digests}
-        folders = {_folder_name(origin.files) for stored in self for origin in _origins(stored.manifest)}
-        for origin in _origins(manifest):
-            if (name := _folder_name(origin.files)) not in folders:
-                shutil.rmtree(self.root / "folders" / name, ignore_errors=True)
-        for digest in manifest.digests - needed:
+        others = [stored.manifest for stored in self]
+        for folder in self._folders(manifest).difference(*map(self._folders, others)):
+            shutil.rmtree(folder, ignore_errors=True)
+        for digest in manifest.digests.difference(*(other.digests for other in others)):
             self.blobs.remove(digest)
+
+    def _folders(self, manifest: Manifest) -> set[Path]:
+        """The store's own folders that it needs."""
+        links = {self._links(origin.files) for origin in manifest.origins if origin.files}
+        named = {Path(origin.name).resolve() for origin in manifest.origins if origin.kind == "folder"}
+        return links | {folder for folder in named if folder.parent == self.merged.resolve()}
+
+    def _links(self, files: Mapping[str, str]) -> Path:
+        listed = "\n".join(f"{name} {digest}" for name, digest in sorted(files.items()))
+        return self.root / "folders" / hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     def _path(self, name: ModelName) -> Path:
         return self._manifests / name.host / name.namespace / name.model / f"{name.tag}.json"
@@ -256,15 +276,6 @@ class Store:
             yield
         finally:
             lock.release()
-
-
-def _origins(manifest: Manifest) -> list[Origin]:
-    return [origin for origin in (manifest.weights, manifest.adapter) if origin is not None and origin.files]
-
-
-def _folder_name(files: Mapping[str, str]) -> str:
-    listed = "\n".join(f"{name} {digest}" for name, digest in sorted(files.items()))
-    return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 def _replace(path: Path, data: bytes) -> None:

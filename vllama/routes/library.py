@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from vllama.errors import ApiError
 from vllama.gateway import Gateway
-from vllama.models.create import create, refuse_configured
+from vllama.models.create import check_new_name, create
 from vllama.models.create_request import check_files
 from vllama.models.names import InvalidName, ModelName, parse
 from vllama.models.origins import manifest_of
@@ -39,7 +39,7 @@ async def copy(request: Request) -> Response:
     if (model := await gateway.find(source)) is None:
         raise ApiError(404, f"model {quote(given['source'])} not found")
     if source.key != destination.key:
-        refuse_configured(destination, gateway.catalogue)
+        check_new_name(destination, gateway.catalogue)
         manifest = await asyncio.to_thread(manifest_of, model, gateway.catalogue.find)
         await asyncio.to_thread(store.write, destination, manifest)
         await gateway.refresh()
