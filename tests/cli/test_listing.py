@@ -32,7 +32,7 @@ async def test_list_for_scripts(run_api, api):
 async def test_ps(run_api, api):
     await api.post("/api/generate", json={"model": "demo", "keep_alive": "10m"})
     (row,) = (await run_api("ps", "demo:")).out.splitlines()[1:]
-    assert re.fullmatch(r"demo:latest    [0-9a-f]{12}    1\.6 MB    100% GPU +4096 +9 minutes from now", row)
+    assert re.fullmatch(r"demo:latest    [0-9a-f]{12}    1\.1 GB    100% GPU +4096 +9 minutes from now", row)
     assert json.loads((await run_api("ps", "demo:", "--format", "json")).out)["models"][0]["name"] == "demo:latest"
 
 
