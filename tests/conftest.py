@@ -63,7 +63,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
     return _Files(config, log)
 
 
+ENGINE_TESTS = [Path(__file__).with_name(name) for name in ("clients", "e2e")]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without an engine, the clients of others are not even imported, which takes seconds."""
+    return True if config.option.markexpr == "not engine" and collection_path in ENGINE_TESTS else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        assert ENGINE_TESTS[0] not in item.path.parents or item.get_closest_marker("engine"), item.nodeid
     if RECORDING:
         for item in items:
             item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test

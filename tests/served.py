@@ -71,11 +71,10 @@ class Served:
         assert match is not None
         self.url = match[1]
 
-    def engine_processes(self) -> list[int]:
-        """Every process that this gateway's engines consist of."""
-        guards = [
-            child.pid for child in psutil.Process(self.process.pid).children() if "vllama_engine" in child.cmdline()
-        ]
+    def engine_processes(self, model: str = "") -> list[int]:
+        """Every process that this gateway's engines consist of, or the one of them that serves a model."""
+        wanted = {"vllama_engine", model} - {""}
+        guards = [child.pid for child in psutil.Process(self.process.pid).children() if wanted <= {*child.cmdline()}]
         return [pid for guard in guards for pid in session_members(guard)]
 
     def engine_metric(self, name: str, model: str = "demo:latest") -> float:

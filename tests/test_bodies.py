@@ -145,8 +145,8 @@ async def test_an_empty_packed_body_is_a_missing_one(api: httpx.AsyncClient, cod
         assert (reply.status_code, reply.json()) == (400, {"error": "missing request body"})
 
 
-@pytest.mark.parametrize("coding", PACKERS)
-async def test_a_bomb(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, coding: str) -> None:
+@pytest.mark.parametrize(("coding", "size"), [("zstd", 2**27), ("gzip", 2**24), ("deflate", 2**24)])
+async def test_a_bomb(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, coding: str, size: int) -> None:
     unpacked: list[int] = []
     make = bodies._UNPACKERS[coding]
 
@@ -165,11 +165,11 @@ async def test_a_bomb(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, c
             return part
 
     monkeypatch.setitem(bodies._UNPACKERS, coding, Counting)
-    bomb = PACKERS[coding](b"x" * 2**27)
+    bomb = PACKERS[coding](b"x" * size)
     assert len(bomb) < LIMIT
     reply = await api.post("/api/show", content=bomb, headers={"Content-Encoding": coding})
     assert (reply.status_code, reply.json()["error"]) == (413, TEXT.replace("body is", "body, unpacked, is"))
-    assert sum(unpacked) < 2**26, "most of it was never unpacked"
+    assert sum(unpacked) < size / 2, "most of it was never unpacked"
 
 
 def damaged() -> Iterator[tuple[str, bytes, str]]:
@@ -179,7 +179,9 @@ def damaged() -> Iterator[tuple[str, bytes, str]]:
         yield coding, packed[:-3], f"the request's body ends before its {coding} data does"
         yield coding, packed + b"more", f"the request's body goes on after its {coding} data"
         yield coding, packed + b" " * 5000, f"the request's body goes on after its {coding} data"
-    yield "zstd", zstd(b"\0" * 2**24, 22), "the request's body is not zstd, as its Content-Encoding says: "
+    wide = zstandard.ZstdCompressionParameters.from_level(1, window_log=24)
+    packed = zstandard.ZstdCompressor(compression_params=wide).compress(b"\0" * 2**24)
+    yield "zstd", packed, "the request's body is not zstd, as its Content-Encoding says: "
 
 
 @pytest.mark.parametrize(("coding", "packed", "error"), list(damaged()))

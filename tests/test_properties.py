@@ -27,7 +27,7 @@ from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
 
-VALID_OF_EACH = 60
+VALID_OF_EACH = 40
 ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:latest")
 """A model of which nothing is known, which is therefore asked for everything."""
 
@@ -183,7 +183,7 @@ async def describe(app: Starlette, path: str, body: bytes) -> str:
 def some_valid(endpoint: Endpoint) -> list[Any]:
     bodies = [dict(endpoint.good)]
 
-    @settings(max_examples=25, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @settings(max_examples=12, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
     @given(endpoint.bodies())
     def collect(body: Any) -> None:
         bodies.append(body)

@@ -66,9 +66,8 @@ def test_nothing_points_out_of_the_repository():
 def test_files_are_found():
     found = set(files())
     assert {ROOT / "pyproject.toml", ROOT / ".gitignore", ROOT / ".ci/run", Path(__file__)} <= found
-    assert not any(".git" in path.parts or ".venv" in path.parts for path in found)
+    assert not any({".git", ".venv"} & set(path.parent.relative_to(ROOT).parts) for path in found)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_sources_are_short(path):
-    assert len(path.read_text().splitlines()) < 400
+def test_sources_are_short():
+    assert [path for path in sources() if len(path.read_text().splitlines()) >= 400] == []

@@ -107,20 +107,20 @@ def error_response(request: Request, status: int, message: str) -> Response:
     return dialect_of(request.scope["path"]).response(status, message)
 
 
-def _api_error(request: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     return error_response(request, error.status, error.message)
 
 
-def _too_large(request: Request, error: Exception) -> Response:
-    return HangUp(_api_error(request, error))
+async def _too_large(request: Request, error: Exception) -> Response:
+    return HangUp(await _api_error(request, error))
 
 
-def _vllama_error(request: Request, error: Exception) -> Response:
+async def _vllama_error(request: Request, error: Exception) -> Response:
     return error_response(request, 500, str(error))
 
 
-def _client_left(_request: Request, _error: Exception) -> Response:
+async def _client_left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)
 
 
@@ -143,7 +143,7 @@ async def _redirect(request: Request) -> Response:
     return RedirectResponse(location, 301 if request.method in ("GET", "HEAD") else 307)
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     """Unknown paths and wrong methods, as Ollama's router answers them."""
     assert isinstance(error, HTTPException)
     if request.method == "OPTIONS":
@@ -164,6 +164,6 @@ def _allowed(request: Request) -> list[str]:
     return [method for method in _METHODS if method in methods]
 
 
-def _unexpected(request: Request, _error: Exception) -> Response:
+async def _unexpected(request: Request, _error: Exception) -> Response:
     # Starlette raises it again, to be logged with its traceback.
     return error_response(request, 500, "vllama failed to handle the request; its log has the details")

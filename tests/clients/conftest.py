@@ -14,7 +14,7 @@ LAST = Path(__file__).with_name("test_embeddings.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Embeddings come last in the whole run: it takes as long to swap the models as to test a client."""
+    """Embeddings come last in the whole run: until then one engine is enough, and `ps` shows no other."""
     items.sort(key=lambda item: item.path == LAST)
 
 

@@ -15,6 +15,8 @@ Llm = Callable[..., str]
 NO_IDLE_CONNECTIONS = {"limits": httpx.Limits(max_keepalive_connections=0)}
 """For LangChain, which does not close its clients."""
 GREEDY = {"temperature": 0}
+MODELS = {"demo:latest", "demo-embed:latest", "demo-parrot:latest", "robot:latest"}
+"""What the gateway serves."""
 HELLO = by_name("hello")
 CITY = by_name("json-city")
 WEATHER = by_name("weather-paris")

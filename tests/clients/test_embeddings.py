@@ -1,4 +1,4 @@
-"""Embeddings with every client. The models swap for these tests, so they are the last ones of a run."""
+"""Embeddings with every client, in an engine beside the chat model's; the last tests of a run."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from langchain_ollama import OllamaEmbeddings
 
 from tests.clients.npm import Node
 from tests.clients.talk import NO_IDLE_CONNECTIONS, Llm
+from tests.served import Served, alive, wait_until
 from vllama.demo.dialogues import TRIPLES
 
 pytestmark = [pytest.mark.engine, pytest.mark.clients, pytest.mark.timeout(300)]
@@ -32,6 +33,13 @@ def make_sense(vectors: Sequence[Sequence[float]]) -> bool:
     assert lengths == pytest.approx([1, 1, 1], abs=1e-3)
     assert {len(vector) for vector in vectors} == {SIZE}
     return similarity(sentence, near) > similarity(sentence, far)
+
+
+def test_all_triples(url: str) -> None:
+    with ollama.Client(host=url) as client:
+        for triple in TRIPLES:
+            reply = client.embed("demo-embed", [triple.sentence, triple.near, triple.far])
+            assert make_sense(reply.embeddings)
 
 
 def test_ollama_python(url: str) -> None:
@@ -99,3 +107,21 @@ def test_llm(llm: Llm, tmp_path: Path) -> None:
     llm("embed-multi", "texts", str(texts), "-m", "ollama/demo-embed")
     found = [json.loads(line)["id"] for line in llm("similar", "texts", "-c", TRIPLE.sentence).splitlines()]
     assert found == [TRIPLE.near, TRIPLE.far]
+
+
+def test_an_unload(demo: Served) -> None:
+    """Only the engine that is not wanted any more goes."""
+    with ollama.Client(host=demo.url) as client:
+        client.generate("demo")
+        client.embed("demo-embed", TRIPLE.sentence)
+        beside, engine = (demo.engine_processes(f"{model}:latest") for model in ("demo", "demo-embed"))
+        assert beside
+        assert engine
+        shown = {model.model for model in client.ps().models}
+        assert {"demo:latest", "demo-embed:latest"} <= shown
+        client.embed("demo-embed", TRIPLE.sentence, keep_alive=0)
+        wait_until(lambda: not alive(engine), 10, "the unloaded engine ends")
+        wait_until(
+            lambda: {model.model for model in client.ps().models} == shown - {"demo-embed:latest"}, 10, "unlisted"
+        )
+        assert alive(beside) == beside

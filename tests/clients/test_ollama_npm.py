@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.clients.npm import Node
-from tests.clients.talk import HELLO, PARIS, WEATHER_ANSWER, requests_finished, wait_idle
+from tests.clients.talk import HELLO, MODELS, PARIS, WEATHER_ANSWER, requests_finished, wait_idle
 from tests.served import Served
 from vllama.demo.dialogues import COMPLETIONS
 
@@ -57,7 +57,7 @@ def test_generate(node: Node) -> None:
 
 def test_the_models(node: Node) -> None:
     replies = node.run("models")
-    assert {model["name"] for model in replies["list"]["models"]} == {"demo:latest", "demo-embed:latest"}
+    assert {model["name"] for model in replies["list"]["models"]} == MODELS
     assert replies["show"]["model_info"]["qwen3.context_length"] == 4096
     assert [model["name"] for model in replies["ps"]["models"]] == ["demo:latest"]
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", replies["version"]["version"])

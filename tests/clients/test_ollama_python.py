@@ -11,6 +11,7 @@ from tests.clients.talk import (
     CITY,
     GREEDY,
     HELLO,
+    MODELS,
     PARIS,
     SONG,
     WEATHER,
@@ -169,7 +170,7 @@ def test_an_empty_prompt_loads(client: ollama.Client) -> None:
 
 def test_the_models(client: ollama.Client) -> None:
     models = {model.model: model for model in client.list().models}
-    assert set(models) == {"demo:latest", "demo-embed:latest"}
+    assert set(models) == MODELS
     for model in models.values():
         assert model.size
         assert model.modified_at is not None
@@ -177,7 +178,7 @@ def test_the_models(client: ollama.Client) -> None:
         assert model.details.format == "safetensors"
     digests = {model.digest for model in models.values()}
     assert {len(digest or "") for digest in digests} == {64}
-    assert len(digests) == 2
+    assert len(digests) == len(models)
 
 
 def test_show(client: ollama.Client) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.clients.talk import (
     CITY,
     HELLO,
+    MODELS,
     PARIS,
     SONG,
     WEATHER,
@@ -148,7 +149,7 @@ def test_tools_in_responses(client: openai.OpenAI) -> None:
 
 
 def test_the_models(client: openai.OpenAI) -> None:
-    assert {model.id for model in client.models.list()} == {"demo:latest", "demo-embed:latest"}
+    assert {model.id for model in client.models.list()} == MODELS
     model = client.models.retrieve("demo")
     assert (model.id, model.object, model.owned_by) == ("demo", "model", "library")
 

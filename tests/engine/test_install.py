@@ -36,6 +36,7 @@ TAG = f"cp{sys.version_info[0]}{sys.version_info[1]}"
 TORCH = f"torch-2.13.0+cpu-{TAG}-{TAG}-manylinux_2_28_{os.uname().machine}.whl"
 
 # What the real launcher prints, without vLLM. STUB_LOG: a file that gets a line with the process id for each run.
+# STUB_GATE: a file for which it waits.
 LAUNCHER = """
 import json, os, pathlib, sys, time
 assert sys.argv[1:] == ["flags"]
@@ -45,6 +46,8 @@ if log := os.environ.get("STUB_LOG"):
         print(os.getpid(), file=file)
 print("a warning", file=sys.stderr)
 time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
+while (gate := os.environ.get("STUB_GATE")) and not os.path.exists(gate):
+    time.sleep(0.02)
 if error := os.environ.get("STUB_ERROR"):
     raise ImportError(error)
 print("noise on stdout")
@@ -327,12 +330,14 @@ def is_gone(pid: int) -> bool:
 
 
 def test_doubled_install(installer, home, tmp_path):
-    log = tmp_path / "log"
-    first = installer(STUB_LOG=str(log), STUB_SECONDS="2")
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    first = installer(STUB_LOG=str(log), STUB_GATE=str(gate))
     read_until(first, "creating the environment")
     second = installer(STUB_LOG=str(log))
     python = str(home / "engines" / f"cpu-{VERSION}" / "bin" / "python")
-    assert second.communicate()[0].split("\n")[:-1] == ["waiting for another install", python]
+    assert read_until(second, "waiting for another install") == ["waiting for another install"]
+    gate.touch()
+    assert second.communicate()[0].split("\n")[:-1] == [python]
     assert read_until(first, python)
     assert (first.wait(), second.returncode) == (0, 0)
     assert len(runs(log)) == 1

@@ -5,7 +5,6 @@ import json
 import re
 from typing import Any
 
-import anthropic
 import httpx
 import pytest
 
@@ -242,6 +241,8 @@ async def test_count_tokens_of_a_model_without_a_chat_template(api: httpx.AsyncC
 
 
 async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
+    import anthropic  # here, as it takes a second
+
     async with anthropic.AsyncAnthropic(base_url=gateway_url, api_key="any", max_retries=0) as client:
         message = await client.messages.create(model="demo", max_tokens=200, messages=SAY, extra_body=COLD)
         thought, said = message.content
@@ -279,6 +280,8 @@ async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
 
 
 async def test_the_official_client_sees_an_engine_go(alone: Alone) -> None:
+    import anthropic  # here, as it takes a second
+
     reply = Stream(*chat_events("Hel", "lo")[:2], end="cut")
     alone.engine.script(reply)
     async with anthropic.AsyncAnthropic(base_url=alone.url, api_key="any", max_retries=0) as client:

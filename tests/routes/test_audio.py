@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import openai
 import pytest
 from starlette.applications import Starlette
 
@@ -71,6 +70,8 @@ async def test_a_stream(hearing: Alone) -> None:
 
 
 async def test_the_official_client(hearing: Alone) -> None:
+    import openai  # here, as it takes a second
+
     hearing.engine.script(whole({"text": "Hello!"}))
     async with openai.AsyncOpenAI(base_url=f"{hearing.url}/v1", api_key="any", max_retries=0) as client:
         reply = await client.audio.transcriptions.create(model="ears", file=SOUND["file"])

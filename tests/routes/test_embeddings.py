@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import ollama
-import openai
 import pytest
 
 from tests.conftest import Alone, Engines
@@ -137,6 +136,8 @@ async def test_dimensions_of_openai(api: httpx.AsyncClient) -> None:
 
 
 async def test_the_official_clients(gateway_url: str, engines: Engines) -> None:
+    import openai  # here, as it takes a second
+
     async with ollama.AsyncClient(gateway_url) as client:
         both = await client.embed("demo-embed", [PASTA, TRAIN], keep_alive="5m", dimensions=8)
         assert [len(vector) for vector in both.embeddings] == [8, 8]

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import openai
 import pytest
 from starlette.applications import Starlette
 
@@ -178,6 +177,8 @@ async def test_an_empty_prompt_loads_in_a_stream_too(api: httpx.AsyncClient, usa
 
 
 async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
+    import openai  # here, as it takes a second
+
     async with openai.AsyncOpenAI(base_url=f"{gateway_url}/v1", api_key="any", max_retries=0) as client:
         reply = await client.chat.completions.create(model="demo", messages=SAY, temperature=0)
         assert reply.choices[0].message.content == HELLO.answer
@@ -432,6 +433,8 @@ async def test_an_engine_that_goes_in_the_middle_of_a_stream(alone: Alone) -> No
 
 
 async def test_the_official_client_sees_an_engine_go(alone: Alone) -> None:
+    import openai  # here, as it takes a second
+
     reply = Stream(*chat_events("Hel", "lo")[:2], end="cut")
     alone.engine.script(reply)
     async with openai.AsyncOpenAI(base_url=f"{alone.url}/v1", api_key="any", max_retries=0) as client:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,28 @@ async def test_pull(alone: Alone, hub: Hub, store: Store) -> None:
     assert hub.fetched.count("model.safetensors") == 1
 
 
-async def test_a_name_of_the_library(alone: Alone, hub: Hub, store: Store) -> None:
-    hub.repos["Qwen/Qwen3-0.6B"] = MODEL
+Offline = Callable[[str, dict[str, bytes]], None]
+
+
+@pytest.fixture
+def offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Offline:
+    """Puts a repository into the hub's cache, beside which there is nothing."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def put(repo: str, files: dict[str, bytes]) -> None:
+        storage = Path(pulls.hub.cache_folder()) / f"models--{repo.replace('/', '--')}"
+        (storage / "refs").mkdir(parents=True)
+        (storage / "refs" / "main").write_text(COMMIT)
+        folder = storage / "snapshots" / COMMIT
+        folder.mkdir(parents=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+    return put
+
+
+async def test_a_name_of_the_library(alone: Alone, offline: Offline, store: Store) -> None:
+    offline("Qwen/Qwen3-0.6B", MODEL)
     response = await alone.api.post("/api/pull", json={"model": "qwen3:0.6b-q4_K_M", "stream": False})
     assert (response.status_code, response.json()) == (200, {"status": "success"})
     assert "qwen3:0.6b-q4_K_M" in await tags(alone)
@@ -93,15 +113,8 @@ async def test_a_name_of_the_library(alone: Alone, hub: Hub, store: Store) -> No
     assert stored.manifest.weights == Origin("hub", "Qwen/Qwen3-0.6B", revision=COMMIT)
 
 
-async def test_offline(alone: Alone, hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    storage = Path(pulls.hub.cache_folder()) / "models--org--model"
-    (storage / "refs").mkdir(parents=True)
-    (storage / "refs" / "main").write_text(COMMIT)
-    folder = storage / "snapshots" / COMMIT
-    folder.mkdir(parents=True)
-    for name, content in MODEL.items():
-        (folder / name).write_bytes(content)
+async def test_offline(alone: Alone, offline: Offline, store: Store) -> None:
+    offline("org/model", MODEL)
     events = lines(await alone.api.post("/api/pull", json={"model": "org/model"}))
     assert [event["status"] for event in events] == [
         "pulling manifest",
@@ -182,26 +195,36 @@ async def test_refused_at_once(alone: Alone, store: Store, body: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    ("name", "error"),
+    ("name", "refusal", "error"),
     [
-        ("no-such-model", f"{UNKNOWN}: there is no 'no-such-model' among the known models of Ollama's library: name a"),
-        ("gpt-oss:7b", f"{UNKNOWN}: gpt-oss has the tags 20b, 120b"),
-        ("org/missing", f"{UNKNOWN}: there is no repository org/missing on HUB: check the spelling; a private one"),
-        ("org/model:v9", f"{UNKNOWN}: org/model has no revision v9: see HUB/org/model/commits/main"),
+        (
+            "no-such-model",
+            None,
+            f"{UNKNOWN}: there is no 'no-such-model' among the known models of Ollama's library: name a",
+        ),
+        ("gpt-oss:7b", None, f"{UNKNOWN}: gpt-oss has the tags 20b, 120b"),
+        ("org/missing", "not_found", f"{UNKNOWN}: there is no repository org/missing on HUB: check the spelling; a"),
+        ("org/model:v9", "revision_not_found", f"{UNKNOWN}: org/model has no revision v9: see HUB/org/model/commits/"),
         (
             "org/Qwen3-4B-GGUF:Q4_K_M",
+            "gguf_only",
             "org/Qwen3-4B-GGUF holds only GGUF files: vLLM needs safetensors: use Qwen/Qwen3-4B",
         ),
     ],
 )
-async def test_refused_on_the_way(alone: Alone, hub: Hub, store: Store, name: str, error: str) -> None:
-    if name == "org/model:v9":
-        hub.refusals["org/model"] = (404, {"X-Error-Code": "RevisionNotFound"})
-    hub.repos["org/Qwen3-4B-GGUF"] = {"model.gguf": b"x"}
+async def test_refused_on_the_way(
+    alone: Alone, store: Store, monkeypatch: pytest.MonkeyPatch, name: str, refusal: str | None, error: str
+) -> None:
+    async def refuse(repo: str, *, revision: str | None, report: pulls.hub.Report) -> Path:
+        assert refusal is not None
+        raise pulls.hub.hub_error(refusal, repo, revision)
+
+    monkeypatch.setattr(pulls.hub, "download", refuse)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example.com")
     first, last = lines(await alone.api.post("/api/pull", json={"model": name}))
     assert first == {"status": "pulling manifest"}
     assert last.keys() == {"error"}
-    assert last["error"].startswith(error.replace("HUB", hub.url))
+    assert last["error"].startswith(error.replace("HUB", "https://hub.example.com"))
 
 
 async def test_refused_without_a_stream(alone: Alone, hub: Hub, store: Store) -> None:

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from tests.conftest import Alone, Engines
@@ -122,6 +121,8 @@ async def test_a_limit(api: httpx.AsyncClient) -> None:
 
 
 async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
+    import openai  # here, as it takes a second
+
     async with openai.AsyncOpenAI(base_url=f"{gateway_url}/v1", api_key="any", max_retries=0) as client:
         reply = await client.responses.create(model="demo", input=HELLO.question, temperature=0)
         assert reply.output_text == HELLO.answer
@@ -212,6 +213,8 @@ async def test_an_engine_that_fails_in_the_middle(alone: Alone, end: str) -> Non
 
 
 async def test_the_official_client_sees_a_failure(alone: Alone) -> None:
+    import openai  # here, as it takes a second
+
     alone.engine.script(Stream(*events(CREATED, {"error": {"message": "out of memory", "code": 500}})))
     async with openai.AsyncOpenAI(base_url=f"{alone.url}/v1", api_key="any", max_retries=0) as client:
         stream = await client.responses.create(model="demo", input="x", stream=True)

@@ -25,14 +25,19 @@ class Refused(Exception):  # noqa: N818
 def run(work: Callable[[], Any]) -> None:
     """Do the work, say how it ended, and end the process with all its threads."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    say(outcome(work))
+    os._exit(0)
+
+
+def outcome(work: Callable[[], Any]) -> dict[str, Any]:
+    """The last thing to say about a piece of work, which is done here."""
     try:
-        say({"done": work()})
+        return {"done": work()}
     except Refused as refused:
-        say({"error": refused.kind, "detail": without_token(refused.detail)})
+        return {"error": refused.kind, "detail": without_token(refused.detail)}
     except Exception as error:
         kind, detail = classify(error)
-        say({"error": kind, "detail": without_token(detail)})
-    os._exit(0)
+        return {"error": kind, "detail": without_token(detail)}
 
 
 def say(message: dict[str, Any]) -> None:
