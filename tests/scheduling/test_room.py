@@ -270,12 +270,12 @@ async def test_names_that_wait_for_one_load(scheduler: LocalScheduler, engines: 
 async def test_memory_that_a_driver_gives_back_late(
     scheduler: LocalScheduler, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody else has to go for it."""
+    """Nobody else has to go for it, and it is not said that the model does not fit."""
     monkeypatch.setattr(mover, "_RETURN_POLL_S", 0)
     engines.demand_of_all, engines.memory = Demand.exactly(10), 20
     await once(scheduler, A, 60.0)
     await once(scheduler, B)
-    engines.late = [10, 10]
+    engines.late, engines.failures["demand c"] = [10, 10], [None, EngineError("c needs 10 GB, 0 GB free")]
     await once(scheduler, C)
     assert engines.events == ["start a", "start b", "stop a", "start c"]
 

@@ -15,6 +15,7 @@ from vllama.engine.engine import State
 from vllama.errors import EngineError
 from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
+from vllama.scheduling.plan import Demand
 from vllama.scheduling.resident import Resident
 from vllama.scheduling.room import Drain, Evict, Start, next_step, no_room
 from vllama.scheduling.shelf import Changed
@@ -138,8 +139,7 @@ class Mover:
         model = resident.model_to_start
         others = [other for other in self._residents.values() if other is not resident]
         try:
-            demand = await resident.demand(self._engines)
-            free = await self._free(demand.wanted)
+            demand, free = await self._measure(resident)
         except Exception as error:
             self._queue.fail(resident, error)
             return True
@@ -159,14 +159,25 @@ class Mover:
                 self._queue.fail(resident, no_room(model, demand, free, others, self._max_loaded))
         return True
 
-    async def _free(self, wanted: int) -> int:
-        """What is free, also of what a GPU's driver has yet to give back: else more would be evicted than has to be."""
+    async def _measure(self, resident: Resident) -> tuple[Demand, int]:
+        """What the resident is to have, and what is free.
+
+        A GPU's driver gives back what a process had a moment after its end: until then the model would seem not to fit,
+        or more would be evicted than has to be.
+        """
         clock = asyncio.get_running_loop().time
-        free = await self._engines.free()
-        while free < min(wanted, self._owed) and clock() < self._owed_until and not self._draining:
-            await asyncio.sleep(_RETURN_POLL_S)
+        while True:
             free = await self._engines.free()
-        return free
+            is_owed = free < self._owed and clock() < self._owed_until and not self._draining
+            try:
+                demand = await resident.demand(self._engines)
+            except EngineError:
+                if not is_owed:
+                    raise
+            else:
+                if not is_owed or free >= demand.wanted:
+                    return demand, free
+            await asyncio.sleep(_RETURN_POLL_S)
 
     def _close(self, victim: Resident, wanted: Resident) -> bool:
         """Have the victim finish what it has, and what was asked of it before; whether that changed anything.
@@ -258,6 +269,7 @@ class Mover:
         resident.closed = True
         if resident.state is State.READY:
             logger.info("%s: unloading", resident.model.name.short)
+        if resident.opened and resident.state is not State.ASLEEP and not self._closed:
             await self._note_owed(resident)
         try:
             await resident.end()
