@@ -362,7 +362,7 @@ class EnginesInPlace:
         return model
 
     async def demand(self, model: Model) -> Demand:
-        return Demand(2**30, 2**30)
+        return Demand.exactly(2**30)
 
     async def free(self) -> int:
         return 2**40

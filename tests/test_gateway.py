@@ -1,8 +1,11 @@
 """What the routes share, and the gateway before a server that somebody else runs."""
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -210,3 +213,53 @@ def test_a_note_is_logged_once_for_each_key(caplog: pytest.LogCaptureFixture) ->
         for key in ("a", "a", "b"):
             gateway.note_once(key, f"about {key}")
     assert caplog.messages == ["about a", "about b"]
+
+
+class Shelf:
+    """A shelf of one model, as another process may change it. looks: how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.source, self.looks = "first", 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def __call__(self, _known: Mapping[str, Model]) -> Iterator[Model]:
+        self.looks += 1
+        found = self.source
+        self.may_answer.wait(5)
+        yield Model(parse("found"), source=found, engine_name="found")
+
+
+async def test_those_who_ask_at_once_share_a_look_at_the_disk() -> None:
+    shelf = Shelf()
+    catalogue = Catalogue([], [shelf])
+    gateway = Gateway(catalogue, AttachedScheduler(None, catalogue))  # type: ignore[arg-type]
+    shelf.may_answer.clear()
+    first = asyncio.create_task(gateway.find(parse("found")))
+    while not shelf.looks:
+        await asyncio.sleep(0.001)
+    shelf.source = "second"
+    others = [asyncio.create_task(gateway.find(parse(name))) for name in ["found", "unknown"] * 10]
+    await asyncio.sleep(0)
+    shelf.may_answer.set()
+    model = await first
+    assert model is not None
+    assert model.source == "first"
+    found = [model and model.source for model in await asyncio.gather(*others)]
+    assert found == ["second", None] * 10, "what began before they asked may have missed what they ask for"
+    assert shelf.looks == 2
+
+
+async def test_what_another_process_changed_is_seen_a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf()
+    catalogue = Catalogue([], [shelf])
+    gateway = Gateway(catalogue, AttachedScheduler(None, catalogue))  # type: ignore[arg-type]
+    for _ in range(3):
+        assert await gateway.find(parse("found")) is not None
+    assert shelf.looks == 1
+    shelf.source = "second"
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.1)
+    model = await gateway.find(parse("found"))
+    assert model is not None
+    assert model.source == "second"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -23,6 +24,7 @@ from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
+from vllama.models.names import parse
 from vllama.server import _advice, _announce, attached_app, bind, local_app
 from vllama.settings import Settings
 
@@ -174,14 +176,19 @@ def test_what_is_preloaded(tmp_path: Path, models: dict[str, Model]) -> None:
     flags.write_text('{"flags": []}')
     environment = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CPU, flags)
 
+    broken = replace(models["plain"], name=parse("broken"), fault=ConfigError("its weights are gone"))
+    catalogue = Catalogue([*models.values(), broken])
+
     def preloaded(**settings: list[str]) -> list[Model]:
         with ExitStack() as stack:
-            app = local_app(Settings(home=tmp_path, **settings), Catalogue(models.values()), environment, stack)
+            app = local_app(Settings(home=tmp_path, **settings), catalogue, environment, stack)
             return list(app.state.gateway.preload)
 
     assert preloaded() == []
     assert preloaded(preload=["demo-embed", "Demo"]) == [models["demo-embed"], models["demo"]]
     assert preloaded(preload=["plain", "demo:latest"], pin=["demo:latest"]) == [models["demo"], models["plain"]]
+    with pytest.raises(ConfigError, match="its weights are gone"):
+        preloaded(pin=["broken"])
     with pytest.raises(ConfigError) as error:
         preloaded(pin=["demo-embad"])
     assert str(error.value) == "there is no model 'demo-embad' to preload or pin: did you mean demo-embed:latest?"

@@ -39,21 +39,20 @@ class Gateway:
     on_gpu: bool = True
     max_body: int = 256 * 2**20
     trusts_templates: bool = False
-    _refreshed: float = -math.inf
+    _looked: float = -math.inf
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _noted: set[str] = field(default_factory=set)
 
     async def find(self, name: ModelName) -> Model | None:
         """The model of that name, or from the hub repository that the name reads as, None where there is none."""
         model = self._known(name)
-        if model is None or (not self.catalogue.is_configured(model) and self._is_stale):
+        if model is None:
             await self.refresh()
-            model = self._known(name)
-        return model
-
-    @property
-    def _is_stale(self) -> bool:
-        """Whether another process may have changed a model on the disk since we looked."""
-        return time.monotonic() - self._refreshed > _FRESH_S
+        elif not self.catalogue.is_configured(model):
+            await self.refresh(_FRESH_S)  # another process may have changed it on the disk
+        else:
+            return model
+        return self._known(name)
 
     def _known(self, name: ModelName) -> Model | None:
         model = self.catalogue.find(name)
@@ -68,13 +67,25 @@ class Gateway:
         served = (model for model in self.catalogue if model.fault is None)
         return sorted(served, key=lambda model: -modified(self.catalogue, model).timestamp())
 
-    async def refresh(self) -> None:
-        """See what models there are now. Raises ApiError 502 where a server that somebody else runs does not answer."""
+    async def refresh(self, age: float = 0.0) -> None:
+        """See what models there are, or were so many seconds ago; those who want to at the same time look once.
+
+        Raises ApiError 502 where a server that somebody else runs does not answer.
+        """
+        wanted = time.monotonic() - age
+        if self._looked >= wanted:
+            return
+        async with self._looking:
+            if self._looked < wanted:
+                began = time.monotonic()
+                await self._look()
+                self._looked = began
+
+    async def _look(self) -> None:
         if self.attached is not None:
             await self._ask_attached(self.attached)
         else:
             await asyncio.to_thread(self.catalogue.refresh)
-            self._refreshed = time.monotonic()
 
     async def _ask_attached(self, attached: EngineClient) -> None:
         try:

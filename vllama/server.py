@@ -213,8 +213,10 @@ def _max_loaded(settings: Settings, profile: Profile) -> int:
 
 
 def _named(catalogue: Catalogue, name: str) -> Model:
-    """The model to preload or to pin. Raises ConfigError where there is none, with the nearest name."""
+    """The model to preload or to pin. Raises ConfigError where there is none, with the nearest, or it is broken."""
     if is_valid(name) and (model := catalogue.find(parse(name))) is not None:
+        if model.fault is not None:
+            raise model.fault
         return model
     near = get_close_matches(name, [model.name.short for model in catalogue], n=1, cutoff=0.0)
     advice = f"did you mean {near[0]}?" if near else "name a model that is served"

@@ -3,7 +3,8 @@
 vLLM's API server starts EngineCore and worker processes which stay behind, holding the GPU, when the API server is
 killed (seen on 0.32.0), and helpers in sessions of their own. The guard runs the server in a process group of its own
 and kills everything below itself when the server ends for any reason, or when the gateway does: the gateway holds the
-other end of a pipe, which the kernel closes however the gateway dies.
+other end of a socket, which the kernel closes however the gateway dies. The guard closes its end as soon as the server
+is gone, so that nobody is sent to an engine of which only the killing is left.
 """
 
 import contextlib
@@ -82,6 +83,7 @@ def _watch(server: int, guard_fd: int, wakeup: int) -> int:
         if wakeup in readable:
             os.read(wakeup, 4096)
         if (status := _reap(server)) is not None:
+            os.close(guard_fd)
             _kill_all(server)  # EngineCore and the workers, should they still live
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code

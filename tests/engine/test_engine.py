@@ -347,6 +347,24 @@ async def test_a_death_in_its_sleep_is_told(make: Make, caplog: pytest.LogCaptur
     assert "demo: the engine ended by itself" in caplog.text
 
 
+async def test_nobody_is_sent_to_an_engine_whose_server_is_gone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    await asyncio.wait_for(engine.start(), 10)
+    process, killed = engine._process, asyncio.Event()
+    assert process is not None
+    wait = process.wait
+
+    async def until_killed() -> int:
+        await killed.wait()
+        return await wait()
+
+    monkeypatch.setattr(process, "wait", until_killed)  # as long as the guard has the rest to kill
+    os.kill(server_of(engine), signal.SIGKILL)
+    await until(lambda: engine.state is State.FAILED)
+    assert not engine.ended.is_set()
+    killed.set()
+
+
 def test_on_the_gateways_own_loop(fake_vllm: FakeVllm, tmp_path: Path) -> None:
     async def live() -> None:
         url = f"unix:{fake_vllm.socket}"

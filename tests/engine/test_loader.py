@@ -5,6 +5,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,14 +20,14 @@ from vllama.engine.footprint import GIB
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
 from vllama.engine.memory import Memory
-from vllama.errors import ConfigError, DoesNotFitError
+from vllama.errors import ConfigError, DoesNotFitError, EngineError
 from vllama.models import hub
 from vllama.models.adapters import Adapter
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.models.store import Manifest, Origin, Stored
-from vllama.scheduling.plan import AdapterLimits
+from vllama.scheduling.plan import AdapterLimits, Demand
 from vllama.settings import Settings
 
 ENVIRONMENT = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CUDA, Path("/engine/flags.json"))
@@ -272,14 +273,14 @@ async def test_a_demand_and_a_share(tmp_path: Path, models: dict[str, Model], me
     loader = make_loader(tmp_path, models["demo"])
     demand = await loader.demand(models["demo"])
     assert GIB < demand.minimum < 2 * GIB
-    assert demand.wanted == int(8.75 * GIB), "half of what there is beside an embedder"
+    assert demand.useful == int(8.75 * GIB), "half of what there is beside an embedder"
     engine = loader.engine(models["demo"], 6 * GIB)
     assert (engine.size, value_of(engine._plan, "--gpu-memory-utilization")) == (6 * GIB, "0.25")
     assert engine._plan.full_context == 4096
     memory.append(RAM)
     loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue([models["demo"]]))
     demand = await loader.demand(models["demo"])
-    plan = plan_of(loader, models["demo"], demand.wanted)
+    plan = plan_of(loader, models["demo"], demand.useful)
     assert plan.variables["VLLM_CPU_KVCACHE_SPACE"] == "1"
 
 
@@ -295,7 +296,7 @@ async def test_an_only_engine_has_all(
     memory.append(RAM)
     loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue([models["demo"]]))
     demand = await loader.demand(models["demo"])
-    assert plan_of(loader, models["demo"]).size == demand.wanted
+    assert plan_of(loader, models["demo"]).size == demand.useful
 
 
 async def test_the_users_fraction_is_what_each_engine_gets(
@@ -303,7 +304,7 @@ async def test_the_users_fraction_is_what_each_engine_gets(
 ) -> None:
     loader = make_loader(tmp_path, models["demo"], gpu_memory_utilization=0.25)
     demand = await loader.demand(models["demo"])
-    assert (demand.minimum, demand.wanted) == (6 * GIB, 6 * GIB)
+    assert demand == Demand.exactly(6 * GIB)
     plan = plan_of(loader, models["demo"], 6 * GIB)
     assert plan.command.count("--gpu-memory-utilization") == 1
     loader = make_loader(tmp_path, models["demo"], gpu_memory_utilization=0.01)
@@ -331,19 +332,46 @@ async def test_what_is_free(tmp_path: Path, models: dict[str, Model], memory: li
     engine.state = State.READY
     memory.append(replace(GPU, free=14 * GIB))
     assert await loader.free() == 14 * GIB, "it has taken it"
-    assert (await loader.demand(models["demo"])).wanted == int(8.75 * GIB), "of all, though it is taken"
+    assert (await loader.demand(models["demo"])).useful == int(8.75 * GIB), "of all, though it is taken"
     engine.state = State.ASLEEP
     memory.append(replace(GPU, free=19 * GIB))
     assert await loader.free() == 19 * GIB
+    assert (await loader.demand(models["demo"])).useful == int(8.75 * GIB), "what it keeps asleep counts as to be had"
     engine.state = State.READY
     await engine.stop()
     memory.append(GPU)
     assert await loader.free() == 20 * GIB
 
 
+async def test_on_a_cpu_engines_take_memory_as_they_fill_it(
+    tmp_path: Path, models: dict[str, Model], memory: list[Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.append(RAM)
+    loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue([models["demo"]]))
+    most = (await loader.demand(models["demo"])).useful
+    engine = loader.engine(models["demo"], 12 * GIB)
+    for state, taken in ((State.STARTING, 0), (State.READY, 2), (State.READY, 12), (State.READY, 13)):
+        engine.state = state
+        monkeypatch.setattr(engine, "resident", lambda taken=taken: taken * GIB)
+        memory.append(replace(RAM, free=(40 - min(taken, 12)) * GIB))
+        assert await loader.free() == 28 * GIB
+        assert (await loader.demand(models["demo"])).useful == most
+
+
+async def test_a_driver_that_hangs(
+    tmp_path: Path, models: dict[str, Model], memory: list[Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "_MEASURE_S", 0.01)
+    answers = threading.Event()
+    monkeypatch.setattr(loader_module, "read_memory", lambda *_: answers.wait(5))
+    with pytest.raises(EngineError, match="the GPU's driver does not answer"):
+        await make_loader(tmp_path, models["demo"]).free()
+    answers.set()
+
+
 async def test_a_limit_for_all(tmp_path: Path, models: dict[str, Model], memory: list[Memory]) -> None:
     loader = make_loader(tmp_path, models["demo"], memory_limit=8.0)
-    assert (await loader.free(), (await loader.demand(models["demo"])).wanted) == (8 * GIB, int(2.75 * GIB))
+    assert (await loader.free(), (await loader.demand(models["demo"])).useful) == (8 * GIB, int(2.75 * GIB))
     loader.engine(models["demo"], 5 * GIB)
     assert await loader.free() == 3 * GIB
     loader.engine(models["demo"], 5 * GIB)

@@ -183,21 +183,23 @@ def usable(total: int) -> int:
 @pytest.mark.parametrize("total", [SMALL, MIDDLE, LARGE])
 def test_a_plan_is_sound(needs: Needs, name: str, total: int) -> None:
     demand = plan(needs(name), usable(total))
-    assert demand.wanted >= demand.minimum == needs(name).minimum
-    assert demand.wanted <= max(demand.minimum, usable(total))
+    assert demand.useful >= demand.wanted >= demand.minimum == needs(name).minimum
+    assert demand.useful <= max(demand.minimum, usable(total))
+    whole = needs(name).fixed + needs(name).cache(needs(name).context)
+    assert demand.wanted == max(demand.minimum, min(whole, demand.useful))
 
 
 @pytest.mark.parametrize("name", ["qwen", "llama", "gemma"])
 def test_an_embedder_fits_beside_a_chat_model(needs: Needs, name: str) -> None:
     chat, embedder = plan(needs(name), usable(MIDDLE)), plan(needs("nomic"), usable(MIDDLE))
-    assert chat.wanted + embedder.wanted <= usable(MIDDLE)
-    assert chat.wanted > usable(MIDDLE) / 2
-    assert embedder.wanted < 2.5 * GIB
+    assert chat.useful + embedder.useful <= usable(MIDDLE)
+    assert chat.useful > usable(MIDDLE) / 2
+    assert embedder.wanted == embedder.useful < 2.5 * GIB
 
 
 def test_a_large_gpu_is_used(needs: Needs) -> None:
     """For more sequences at once; another such model and an embedder still fit."""
-    chats = 2 * plan(needs("qwen"), usable(LARGE)).wanted
+    chats = 2 * plan(needs("qwen"), usable(LARGE)).useful
     assert 0.95 * usable(LARGE) < chats < usable(LARGE) - plan(needs("nomic"), usable(LARGE)).wanted
     assert plan(needs("nomic"), usable(LARGE)).wanted == plan(needs("nomic"), usable(MIDDLE)).wanted
 
@@ -209,7 +211,7 @@ def test_a_large_gpu_is_used(needs: Needs) -> None:
 def test_a_plan_on_a_cpu_has_a_cache_of_whole_gibibytes(needs: Needs, free: int, given: int | None, cache: int) -> None:
     found = needs("qwen", profile=Profile.CPU)
     demand = plan_on_cpu(found, free * GIB, given)
-    assert demand.wanted - found.fixed == cache * GIB
+    assert demand.useful - found.fixed == cache * GIB
     assert demand.minimum - found.fixed == (cache if given else 1) * GIB
 
 

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -152,6 +153,25 @@ async def test_a_guard_that_does_nothing_is_killed(log: EngineLog, monkeypatch: 
     async with asyncio.timeout(2):
         await process.stop(0.1)
     assert not alive(processes)
+
+
+async def test_a_process_that_cannot_be_killed(log: EngineLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "_KILL_S", 0.1)
+    process = await EngineProcess.launch(shell("trap '' TERM; echo up; sleep 1000; :"), {}, log)
+    await until(lambda: "up" in log.tail)
+    with monkeypatch.context() as hanging:
+        hanging.setattr(process_module, "kill_session", lambda _: None)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.stop(0.1), 5)
+    await process.stop(0.1)
+
+
+async def test_the_end_of_the_server_is_told_before_all_is_killed(log: EngineLog) -> None:
+    guard = "import os, sys, time; os.close(int(sys.argv[3])); time.sleep(1000)"
+    process = await EngineProcess.launch([sys.executable, "-c", guard, "serve"], {}, log)
+    await asyncio.wait_for(process.ending.wait(), 5)
+    assert process.returncode is None
+    await process.stop(1.0)
 
 
 async def test_somebody_else_holds_the_output(log: EngineLog, tmp_path: Path) -> None:

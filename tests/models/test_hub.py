@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -379,6 +380,20 @@ def test_older_caches(cache: Callable[[dict[str, str]], Path], files: dict[str, 
     assert cached_snapshot("org/model") == (folder if complete else None)
     assert cached_snapshot("org/model", "v1") is None
     assert cached_snapshot("org/other") is None
+
+
+def test_a_complete_repository_is_read_once(
+    cache: Callable[[dict[str, str]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a file comes or goes: what is in the cache is looked at again and again."""
+    folder = cache({"config.json": "{}", "model.safetensors": ""})
+    assert cached_snapshot("org/model") == folder
+    with monkeypatch.context() as unread:
+        unread.delattr(hub, "read_json")
+        assert cached_snapshot("org/model") == folder
+    (folder / "model.safetensors").unlink()
+    os.utime(folder, ns=(0, 0))
+    assert cached_snapshot("org/model") is None
 
 
 @pytest.mark.parametrize(

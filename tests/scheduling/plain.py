@@ -95,7 +95,8 @@ class Engine:
 class Engines:
     """made: every engine, in order. events: what happened to them. held: first words of what does not happen at once.
 
-    failures: what the next such thing raises, None for nothing. memory: bytes of the machine.
+    failures: what the next such thing raises, None for nothing. memory: bytes of the machine. late: bytes that are not
+    yet back from engines that ended, at each further look.
     check: called at each event.
     """
 
@@ -106,7 +107,8 @@ class Engines:
         self.held: set[str] = set()
         self.failures: dict[str, list[BaseException | None]] = {}
         self.memory = 10**9
-        self.demand_of_all = Demand(1, 1)
+        self.late: list[int] = []
+        self.demand_of_all = Demand.exactly(1)
         self.demands: dict[str, Demand] = {}
         self.limits: AdapterLimits | None = AdapterLimits(slots=2, rank=16)
         self.can_sleep = False
@@ -152,7 +154,8 @@ class Engines:
     async def free(self) -> int:
         await asyncio.sleep(0)
         await self._hold("free")
-        return self.memory - sum(engine.size for engine in self.alive if engine.state is not State.ASLEEP)
+        late = self.late.pop(0) if self.late and len(self.alive) < len(self.made) else 0
+        return self.memory - late - sum(engine.size for engine in self.alive if engine.state is not State.ASLEEP)
 
     def engine(self, model: Model, share: int | None) -> Engine:
         engine = Engine(model, share, self)

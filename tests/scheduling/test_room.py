@@ -10,6 +10,7 @@ from tests.scheduling.plain import INF, A, B, C, D, Engines, User, base, names, 
 from vllama.engine.engine import State
 from vllama.errors import EngineError
 from vllama.models.model import Model
+from vllama.scheduling import mover
 from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.plan import Demand
 from vllama.scheduling.scheduler import Loaded
@@ -22,34 +23,36 @@ Users = dict[str, tuple[Model, float, bool]]
     ("present", "demand", "memory", "limit", "gone", "share"),
     [
         # name: (keep_alive, whether it is used); each takes 10 GB
-        ({}, (5, 20), 100, 0, [], 20),
-        ({}, (5, 20), 100, 1, [], None),
-        ({}, (5, 20), 12, 0, [], 12),
-        ({}, (5, 20), 12, 1, [], None),
-        ({"a": (9, False)}, (5, 20), 30, 0, [], 20),
-        ({"a": (9, False)}, (5, 20), 29, 0, ["a"], 20),  # an idle one goes already for running well
-        ({"a": (9, True)}, (5, 20), 29, 0, [], 19),  # a busy one does not
-        ({"a": (9, False)}, (5, 20), 100, 1, ["a"], None),
-        ({"a": (9, False), "b": (8, False)}, (5, 20), 100, 2, ["b"], 20),
-        ({"b": (9, False), "a": (9, False)}, (5, 20), 100, 2, ["a"], 20),
-        ({"a": (8, True), "b": (9, False)}, (5, 20), 100, 2, ["b"], 20),
-        ({"a": (8, False), "b": (INF, False)}, (5, 20), 100, 2, ["a"], 20),
-        ({"a": (8, False), "b": (9, False), "c": (7, True)}, (5, 20), 35, 0, ["a", "b"], 20),
-        ({"a": (8, False), "b": (9, False), "c": (7, False)}, (5, 5), 31, 0, ["c"], 5),
+        ({}, (5, 20, 20), 100, 0, [], 20),
+        ({}, (5, 20, 20), 100, 1, [], None),
+        ({}, (5, 20, 20), 12, 0, [], 12),
+        ({}, (5, 20, 20), 12, 1, [], None),
+        ({"a": (9, False)}, (5, 20, 20), 30, 0, [], 20),
+        ({"a": (9, False)}, (5, 20, 20), 29, 0, ["a"], 20),  # an idle one goes already for a whole context
+        ({"a": (9, False)}, (5, 15, 20), 29, 0, [], 19),  # but not for many
+        ({"a": (9, False)}, (5, 15, 20), 24, 0, ["a"], 20),
+        ({"a": (9, True)}, (5, 20, 20), 29, 0, [], 19),  # a busy one does not
+        ({"a": (9, False)}, (5, 20, 20), 100, 1, ["a"], None),
+        ({"a": (9, False), "b": (8, False)}, (5, 20, 20), 100, 2, ["b"], 20),
+        ({"b": (9, False), "a": (9, False)}, (5, 20, 20), 100, 2, ["a"], 20),
+        ({"a": (8, True), "b": (9, False)}, (5, 20, 20), 100, 2, ["b"], 20),
+        ({"a": (8, False), "b": (INF, False)}, (5, 20, 20), 100, 2, ["a"], 20),
+        ({"a": (8, False), "b": (9, False), "c": (7, True)}, (5, 20, 20), 35, 0, ["a", "b"], 20),
+        ({"a": (8, False), "b": (9, False), "c": (7, False)}, (5, 5, 5), 31, 0, ["c"], 5),
     ],
 )
 async def test_who_goes(
     make: Make,
     engines: Engines,
     present: dict[str, tuple[float, bool]],
-    demand: tuple[int, int],
+    demand: tuple[int, int, int],
     memory: int,
     limit: int,
     gone: list[str],
     share: int | None,
 ) -> None:
-    engines.demand_of_all = Demand(10 * GB, 10 * GB)
-    engines.demands["d"] = Demand(demand[0] * GB, demand[1] * GB)
+    engines.demand_of_all = Demand.exactly(10 * GB)
+    engines.demands["d"] = Demand(*(size * GB for size in demand))
     engines.memory = memory * GB
     scheduler = make(max_loaded=limit)
     users = []
@@ -125,7 +128,7 @@ async def test_pinned_models_stay(make: Make, engines: Engines) -> None:
         ),
         (
             {}, 25 * GB,
-            "c:latest needs 10.0 GB of memory, 5.0 GB are free, and a:latest, b:latest are pinned:"
+            "c:latest needs 10 GB of memory, 5 GB free, and a:latest, b:latest are pinned:"
             " pin fewer models, or take a smaller one",
         ),
     ],
@@ -133,7 +136,7 @@ async def test_pinned_models_stay(make: Make, engines: Engines) -> None:
 async def test_only_pinned_models_are_in_the_way(
     make: Make, engines: Engines, settings: dict[str, Any], memory: int, text: str
 ) -> None:
-    engines.demand_of_all = Demand(10 * GB, 10 * GB)
+    engines.demand_of_all = Demand.exactly(10 * GB)
     engines.memory = memory
     scheduler = make(pinned=frozenset({A.name.key, B.name.key}), **settings)
     for model in (A, B):
@@ -146,8 +149,8 @@ async def test_only_pinned_models_are_in_the_way(
 
 
 async def test_memory_that_others_hold(scheduler: LocalScheduler, engines: Engines) -> None:
-    engines.demand_of_all, engines.memory = Demand(10 * GB, 20 * GB), 3 * GB
-    with pytest.raises(EngineError, match=r"a:latest needs 10.0 GB of memory, 3.0 GB are free: end what else uses it"):
+    engines.demand_of_all, engines.memory = Demand(10 * GB, 20 * GB, 20 * GB), 3 * GB
+    with pytest.raises(EngineError, match=r"a:latest needs 10 GB of memory, 3 GB free: end what else uses it"):
         await once(scheduler, A)
 
 
@@ -262,6 +265,31 @@ async def test_names_that_wait_for_one_load(scheduler: LocalScheduler, engines: 
     assert [loaded.state for loaded in scheduler.loaded()] == [State.READY, State.READY]
     await users[0].leave()
     assert engines.events == ["start a"]
+
+
+async def test_memory_that_a_driver_gives_back_late(
+    scheduler: LocalScheduler, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else has to go for it, and it is not said that the model does not fit."""
+    monkeypatch.setattr(mover, "_RETURN_POLL_S", 0)
+    engines.demand_of_all, engines.memory = Demand.exactly(10), 20
+    await once(scheduler, A, 60.0)
+    await once(scheduler, B)
+    engines.late, engines.failures["demand c"] = [10, 10], [None, EngineError("c needs 10 GB, 0 GB free")]
+    await once(scheduler, C)
+    assert engines.events == ["start a", "start b", "stop a", "start c"]
+
+
+async def test_memory_that_a_driver_does_not_give_back(
+    scheduler: LocalScheduler, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mover, "_RETURN_S", 0.01)
+    engines.demand_of_all, engines.memory = Demand.exactly(10), 20
+    await once(scheduler, A, 60.0)
+    await once(scheduler, B)
+    engines.late = [10] * 100_000
+    await asyncio.wait_for(once(scheduler, C), 2)
+    assert engines.events == ["start a", "start b", "stop a", "stop b", "start c"]
 
 
 async def test_close_stops_all_at_once(scheduler: LocalScheduler, engines: Engines) -> None:

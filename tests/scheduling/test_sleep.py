@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.scheduling.conftest import Make
-from tests.scheduling.plain import INF, A, B, C, Engines, User, adapter, names, once, settle, until
+from tests.scheduling.plain import INF, A, B, C, Engines, User, adapter, closing, names, once, settle, until
 from vllama.engine.engine import State
 from vllama.errors import EngineError
 from vllama.scheduling.local import LocalScheduler
@@ -93,7 +93,7 @@ async def test_nothing_is_asked_of_an_engine_that_goes_to_sleep_or_wakes(
 
 async def test_waking_needs_room(make: Make, engines: Engines) -> None:
     """What the engine took before; where that is not to be had, it is started anew with less."""
-    engines.demand_of_all, engines.memory = Demand(4, 8), 12
+    engines.demand_of_all, engines.memory = Demand(4, 8, 8), 12
     scheduler = make()
     await once(scheduler, A)
     pinned = make(pinned=frozenset({B.name.key}))
@@ -120,10 +120,10 @@ async def test_a_wake_for_nobody_gives_way(single: LocalScheduler, engines: Engi
 
 
 async def test_what_sleeps_goes_last_where_memory_lacks(make: Make, engines: Engines) -> None:
-    engines.demand_of_all, engines.memory = Demand(4, 4), 6
+    engines.demand_of_all, engines.memory = Demand.exactly(4), 6
     scheduler = make()
     await once(scheduler, A)
-    engines.demands["b"] = Demand(8, 8)
+    engines.demands["b"] = Demand.exactly(8)
     with pytest.raises(EngineError, match="needs"):
         await once(scheduler, B)
     assert engines.events == ["start a", "sleep a", "stop a"]
@@ -143,6 +143,16 @@ async def test_close_stops_what_sleeps(single: LocalScheduler, engines: Engines)
     await asyncio.wait_for(single.close(), 1)
     assert sorted(engines.events[3:]) == ["stop a", "stop b"]
     assert engines.made[0].state is State.STOPPING
+
+
+async def test_close_does_not_wait_for_one_to_fall_asleep(single: LocalScheduler, engines: Engines) -> None:
+    await once(single, A)
+    engines.held = {"sleep"}
+    user = User(single, B)
+    await until(lambda: "sleep a" in engines.events)
+    await asyncio.wait_for(single.close(), 1)
+    assert closing(await user.failure())
+    assert engines.events == ["start a", "sleep a", "stop a"]
 
 
 async def test_the_memory_cannot_be_asked_for(single: LocalScheduler, engines: Engines) -> None:

@@ -16,7 +16,7 @@ from vllama.engine.client import EngineClient, translate_errors
 from vllama.engine.diagnose import explain
 from vllama.engine.install import Profile
 from vllama.engine.memory import gigabytes, read_memory
-from vllama.engine.process import EngineLog, EngineProcess
+from vllama.engine.process import EngineLog, EngineProcess, resident
 from vllama.errors import EngineError
 from vllama.scheduling.plan import AdapterLimits
 from vllama.wire.openai import ModelList
@@ -92,6 +92,10 @@ class Engine:
     def gone(self) -> bool:
         """Whether nothing of it is left: it failed to start, or it ended."""
         return self.ended.is_set() or (self._stopping is not None and self._stopping.done())
+
+    def resident(self) -> int:
+        """Bytes of RAM that its processes have taken. Blocks for some milliseconds: a thread's work."""
+        return resident(self._process.pid) if self._process is not None else 0
 
     async def start(self) -> None:
         """Launch vLLM and return when it has answered a prompt.
@@ -235,9 +239,11 @@ class Engine:
                 return response.status, _error_text(await response.read())
 
     async def _watch(self, process: EngineProcess) -> None:
-        status = await process.wait()
-        if self.state in (State.READY, State.ASLEEP):
+        await process.ending.wait()
+        if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
+        status = await process.wait()
+        if by_itself:
             logger.error(
                 "%s: the engine ended by itself: %s (log: %s)",
                 self._plan.name,
@@ -257,10 +263,19 @@ class Engine:
     async def _stop(self) -> None:
         try:
             if self._process is not None and self._watcher is not None:
-                await self._process.stop(_STOP_GRACE_S)
+                await self._end(self._process)
                 await self._watcher
         finally:
             await self.client.close()
+
+    async def _end(self, process: EngineProcess) -> None:
+        try:
+            await process.stop(_STOP_GRACE_S)
+        except TimeoutError:
+            raise EngineError(
+                f"process {process.pid}, the engine of {self.name}, cannot be killed",
+                "a driver may hang: where nothing else helps, restart the machine",
+            ) from None
 
 
 def _error_text(body: bytes) -> str:

@@ -17,7 +17,7 @@ from vllama.scheduling.plan import AdapterLimits
 from vllama.settings import Settings
 
 GIB = 2**30
-_CUDA_PROCESS = GIB
+CUDA_PROCESS = GIB
 """A process's CUDA context with PyTorch's and vLLM's kernels and workspaces, some 0.5 GiB, and as much again for CUDA
 graphs, which vLLM measures at 0.2 to 0.6 GiB for models of up to 14B parameters."""
 _CPU_PROCESSES = 2 * GIB
@@ -75,7 +75,7 @@ def footprint(
     asked = context_tokens(user_value(user, "--max-model-len") or "auto")
     full, windowed, window = _cache(checkpoint, _cache_bytes(user), gpus)
     fixed = _weights(checkpoint, user) + _slots(checkpoint, limits, settings)
-    fixed += _CPU_PROCESSES if profile is Profile.CPU else gpus * _CUDA_PROCESS
+    fixed += _CPU_PROCESSES if profile is Profile.CPU else gpus * CUDA_PROCESS
     return Footprint(
         fixed=fixed + gpus * _activations(checkpoint),
         token=full,

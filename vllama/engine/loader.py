@@ -30,7 +30,7 @@ from vllama.engine.footprint import Footprint, footprint
 from vllama.engine.install import Environment, Profile
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
-from vllama.errors import ConfigError
+from vllama.errors import ConfigError, EngineError
 from vllama.models import hub
 from vllama.models.catalogue import Catalogue
 from vllama.models.inspect import Checkpoint, inspect
@@ -44,7 +44,7 @@ logger = logging.getLogger("vllama.engine")
 _MAX_SOCKET_PATH = 107
 """Bytes; a Unix socket's path cannot be longer (`sun_path` in unix(7))."""
 
-
+_MEASURE_S = 10.0
 _SLEEPING = 1.25
 """RAM for a sleeping engine, as a part of its weights: they lie there pinned, with room to spare."""
 
@@ -70,7 +70,6 @@ class Loader:
         self._user = user_arguments(settings)
         self._gpus = _split_over(self._user)
         self._budget = Budget(settings.memory_limit)
-        self._memory: Memory | None = None
         self._folder = _private_folder()
         self._started = 0
 
@@ -92,11 +91,11 @@ class Loader:
         """
         memory = await self._measure()
         needs = self._footprint(model, self._limits(model))
-        most = self._budget.most(memory)
+        most = self._budget.most()
         fraction = user_value(self._user, "--gpu-memory-utilization")
         if memory.gpus and fraction is not None:
             most = min(int(float(fraction) * memory.total), most)
-            demand = Demand(max(needs.minimum, most), most)
+            demand = Demand(max(needs.minimum, most), most, most)
         else:
             demand = plan(needs, most) if memory.gpus else plan_on_cpu(needs, most, _given_cache())
         check_fits(model.name.short, needs, demand, most, memory, lambda: self._sibling(model.source))
@@ -104,7 +103,8 @@ class Loader:
 
     async def free(self) -> int:
         """Bytes that no engine has or is about to take."""
-        return self._budget.free(await self._measure())
+        await self._measure()
+        return self._budget.free()
 
     def engine(self, model: Model, share: int | None) -> Engine:
         """An engine for the model's weights, not started yet, whichever of the models on these weights it is.
@@ -116,8 +116,16 @@ class Loader:
         return engine
 
     async def _measure(self) -> Memory:
-        self._memory = await asyncio.to_thread(read_memory, self._environment.profile, self._gpus)
-        return self._memory
+        try:
+            async with asyncio.timeout(_MEASURE_S):
+                return await asyncio.to_thread(self._look)
+        except TimeoutError:
+            raise EngineError("the GPU's driver does not answer", "see whether `nvidia-smi` does") from None
+
+    def _look(self) -> Memory:
+        memory = read_memory(self._environment.profile, self._gpus)
+        self._budget.look(memory)
+        return memory
 
     def _limits(self, model: Model) -> AdapterLimits | None:
         return adapter_limits(model, _checkpoint(model), self._catalogue, self._settings)
@@ -152,17 +160,17 @@ class Loader:
 
     def _whole(self, needs: Footprint) -> int | None:
         """For an only engine; None as long as nobody has looked what there is: then it is left to vLLM."""
-        if self._memory is None:
+        if self._budget.memory is None:
             return None
-        most = self._budget.most(self._memory)
-        return most if self._memory.gpus else plan_on_cpu(needs, most, _given_cache()).wanted
+        most = self._budget.most()
+        return most if self._budget.memory.gpus else plan_on_cpu(needs, most, _given_cache()).useful
 
     def _launch(self, limits: AdapterLimits | None, needs: Footprint, size: int | None, sleeps: bool) -> Launch:
         launch = Launch()
         if limits is not None:
             launch += adapter_launch(limits, self._settings, self._environment.profile)
-        if size is not None and self._memory is not None:
-            launch += share_launch(size, self._memory, needs, self._user)
+        if size is not None and self._budget.memory is not None:
+            launch += share_launch(size, self._budget.memory, needs, self._user)
         if sleeps:
             launch += Launch(("--enable-sleep-mode",), {"VLLM_SERVER_DEV_MODE": "1"})
         return launch

@@ -14,7 +14,7 @@ from vllama.engine.command import Launch, cpu_cache_gib, names_any
 from vllama.engine.footprint import GIB, Footprint
 from vllama.engine.install import Profile
 from vllama.errors import DoesNotFitError
-from vllama.scheduling.plan import Demand
+from vllama.scheduling.plan import Demand, shortage
 
 _RESERVE = 0.08
 """Of a GPU's memory, which no engine gets: vLLM's own default leaves as much (gpu_memory_utilization 0.92)."""
@@ -145,19 +145,22 @@ def plan(needs: Footprint, most: int) -> Demand:
     full contexts take and on a large GPU more, so that two such models fit. Beside them is room for an embedder, unless
     the model runs only without.
     """
+    whole = max(needs.minimum, needs.fixed + needs.cache(needs.context))
     if not needs.generates:
-        return Demand(needs.minimum, max(needs.minimum, needs.fixed + needs.cache(needs.context)))
-    wanted = max(needs.fixed + _CONTEXTS * needs.cache(needs.context), (most - _ROOM) // 2)
-    return Demand(needs.minimum, max(needs.minimum, min(wanted, most - _ROOM)))
+        return Demand(needs.minimum, whole, whole)
+    several = max(needs.fixed + _CONTEXTS * needs.cache(needs.context), (most - _ROOM) // 2)
+    useful = max(needs.minimum, min(several, most - _ROOM))
+    return Demand(needs.minimum, min(whole, useful), useful)
 
 
 def plan_on_cpu(needs: Footprint, most: int, given: int | None) -> Demand:
     """What an engine on a CPU is to have, with a cache of whole GiB. given: how many, where the user said it."""
     if given is not None:
-        return Demand(needs.fixed + given * GIB, needs.fixed + given * GIB)
+        return Demand.exactly(needs.fixed + given * GIB)
     minimum = needs.fixed + _whole_gib(needs.minimum - needs.fixed)
     several = _whole_gib((_CONTEXTS if needs.generates else 1) * needs.cache(needs.context))
-    return Demand(minimum, max(minimum, needs.fixed + min(several, GIB * cpu_cache_gib(most))))
+    useful = max(minimum, needs.fixed + min(several, GIB * cpu_cache_gib(most)))
+    return Demand(minimum, min(useful, needs.fixed + _whole_gib(needs.cache(needs.context))), useful)
 
 
 def _whole_gib(size: int) -> int:
@@ -191,7 +194,7 @@ def check_fits(
     if (gpus := _gpus_that_hold(demand.minimum, most, memory)) is not None:
         attempts.append(f"--tensor-parallel-size {gpus}")
     raise DoesNotFitError(
-        f"{name} needs {_gb(demand.minimum, math.ceil)} of {memory.kind}, {_gb(most, math.floor)} free",
+        f"{name} {shortage(demand.minimum, most, memory.kind)}",
         f"try {' or '.join(filter(None, attempts)) or 'a smaller or quantised model'}",
     )
 
@@ -204,9 +207,3 @@ def _gpus_that_hold(minimum: int, most: int, memory: Memory) -> int | None:
 
 def gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
-
-
-def _gb(size: int, rounded: Callable[[float], int]) -> str:
-    """As `needs 31 GB, 23 GB free`: rounded apart, so that the two never read the same."""
-    gb = size / 1e9
-    return f"{rounded(gb)} GB" if gb >= 10 else f"{rounded(10 * gb) / 10:g} GB"

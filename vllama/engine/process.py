@@ -6,6 +6,7 @@ import logging
 import logging.handlers
 import os
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -53,13 +54,20 @@ class EngineLog:
 
 
 class EngineProcess:
-    """A started engine. Made by `launch`; ends with everything that belongs to it, by itself or by `stop`."""
+    """A started engine. Made by `launch`; ends with everything that belongs to it, by itself or by `stop`.
 
-    def __init__(self, process: asyncio.subprocess.Process, guard: int, output: "_Output", log: EngineLog) -> None:
+    ending: set as soon as its server is gone, while the guard still ends what the server has left.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, guard: socket.socket, output: "_Output", log: EngineLog
+    ) -> None:
         self._process = process
-        self._guard: int | None = guard
+        self._guard: socket.socket | None = guard
         self._output = output
         self.log = log
+        self.ending = asyncio.Event()
+        asyncio.get_running_loop().add_reader(guard, self._on_guard_closed)
         self._pump = asyncio.create_task(self._pump_output(), name=f"engine-log-{process.pid}")
         self._end = asyncio.create_task(self._until_ended(), name=f"engine-end-{process.pid}")
 
@@ -70,21 +78,21 @@ class EngineProcess:
         Raises OSError where the interpreter cannot be executed.
         """
         with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
-            guard_end, guard = os.pipe()
-            always.callback(os.close, guard_end)
-            started.callback(os.close, guard)
+            guard_end, guard = socket.socketpair()
+            always.callback(guard_end.close)
+            started.callback(guard.close)
             # A pipe of our own: asyncio's would make waiting for the process wait for whoever holds its output.
             output_end, writing_end = os.pipe()
             always.callback(os.close, writing_end)
             output = await _Output.open(output_end)
             started.callback(output.close)
             process = await asyncio.create_subprocess_exec(
-                *_with_guard(command, guard_end),
+                *_with_guard(command, guard_end.fileno()),
                 env=dict(variables),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing_end,
                 stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(guard_end,),
+                pass_fds=(guard_end.fileno(),),
                 start_new_session=True,
             )
             started.pop_all()
@@ -104,7 +112,10 @@ class EngineProcess:
         return await asyncio.shield(self._end)
 
     async def stop(self, grace: float) -> None:
-        """End every process of the engine: SIGTERM, up to `grace` seconds, SIGKILL."""
+        """End every process of the engine: SIGTERM, up to `grace` seconds, SIGKILL.
+
+        Raises TimeoutError where even then one does not end, as in a driver that hangs.
+        """
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         if await self._ends_within(grace):
@@ -112,7 +123,8 @@ class EngineProcess:
         self._close_guard()
         if not await self._ends_within(_KILL_S):
             kill_session(self.pid)
-            await self.wait()
+            async with asyncio.timeout(_KILL_S):
+                await self.wait()
 
     async def _ends_within(self, seconds: float) -> bool:
         return bool((await asyncio.wait({self._end}, timeout=seconds))[0])
@@ -127,11 +139,18 @@ class EngineProcess:
         self.log.close()
         return status
 
+    def _on_guard_closed(self) -> None:
+        assert self._guard is not None
+        asyncio.get_running_loop().remove_reader(self._guard)
+        self.ending.set()
+
     def _close_guard(self) -> None:
         """The guard's signal to kill the engine."""
         guard, self._guard = self._guard, None
         if guard is not None:
-            os.close(guard)
+            asyncio.get_running_loop().remove_reader(guard)
+            guard.close()
+        self.ending.set()
 
     async def _pump_output(self) -> None:
         rest = b""
@@ -193,3 +212,13 @@ def session_members(session: int) -> list[int]:
             if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                 members.append(pid)
     return members
+
+
+def resident(session: int) -> int:
+    """Bytes of RAM that a session's processes have each to themselves."""
+    found = 0
+    for pid in session_members(session):
+        with contextlib.suppress(psutil.Error):
+            memory = psutil.Process(pid).memory_info()
+            found += memory.rss - memory.shared
+    return found

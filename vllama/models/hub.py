@@ -174,9 +174,7 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path | None:
         revision if revision and _COMMIT.fullmatch(revision) else _read_ref(storage / "refs" / (revision or "main"))
     )
     folder = storage / "snapshots" / commit if commit else None
-    if folder is None or not folder.is_dir():
-        return None
-    return folder if _is_complete(folder, read_json(storage / "trees" / f"{commit}.json")) else None
+    return folder if folder and _is_complete(folder, storage / "trees" / f"{commit}.json") else None
 
 
 def cached_repositories() -> Iterator[tuple[str, Path]]:
@@ -273,7 +271,23 @@ def _read_ref(path: Path) -> str | None:
     return commit if _COMMIT.fullmatch(commit) else None
 
 
-def _is_complete(folder: Path, tree: Mapping[str, Any]) -> bool:
+_complete: dict[Path, int] = {}
+"""Folders that were complete, with the time of their last change, as long as which they are."""
+
+
+def _is_complete(folder: Path, tree: Path) -> bool:
+    try:
+        changed = folder.stat().st_mtime_ns
+        if _complete.get(folder) != changed:
+            if not _is_whole(folder, read_json(tree)):
+                return False
+            _complete[folder] = changed
+    except OSError:  # there is no such folder
+        return False
+    return True
+
+
+def _is_whole(folder: Path, tree: Mapping[str, Any]) -> bool:
     """By huggingface_hub's own listing of the commit; caches of its older versions have none."""
     listed = tree.get("files")
     if isinstance(listed, dict) and listed:

@@ -8,11 +8,14 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from vllama.engine.engine import State
+from vllama.errors import EngineError
 from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
+from vllama.scheduling.plan import Demand
 from vllama.scheduling.resident import Resident
 from vllama.scheduling.room import Drain, Evict, Start, next_step, no_room
 from vllama.scheduling.shelf import Changed
@@ -20,6 +23,9 @@ from vllama.scheduling.shelf import Changed
 logger = logging.getLogger("vllama.scheduler")
 
 _LONGEST_SLEEP_S = 86400.0
+_RETURN_S = 5.0
+"""Within which a GPU's driver gives back what a process had that ended."""
+_RETURN_POLL_S = 0.1
 
 
 class Queue(Protocol):
@@ -47,6 +53,7 @@ class Mover:
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._looks_again = math.inf  # by the loop's clock; inf as long as the mover does something
+        self._owed, self._owed_until = 0, 0.0
         self._draining = False
         self._closed = False
 
@@ -132,8 +139,7 @@ class Mover:
         model = resident.model_to_start
         others = [other for other in self._residents.values() if other is not resident]
         try:
-            demand = await resident.demand(self._engines)
-            free = await self._engines.free()
+            demand, free = await self._measure(resident)
         except Exception as error:
             self._queue.fail(resident, error)
             return True
@@ -152,6 +158,26 @@ class Mover:
             case None:
                 self._queue.fail(resident, no_room(model, demand, free, others, self._max_loaded))
         return True
+
+    async def _measure(self, resident: Resident) -> tuple[Demand, int]:
+        """What the resident is to have, and what is free.
+
+        A GPU's driver gives back what a process had a moment after its end: until then the model would seem not to fit,
+        or more would be evicted than has to be.
+        """
+        clock = asyncio.get_running_loop().time
+        while True:
+            free = await self._engines.free()
+            is_owed = free < self._owed and clock() < self._owed_until and not self._draining
+            try:
+                demand = await resident.demand(self._engines)
+            except EngineError:
+                if not is_owed:
+                    raise
+            else:
+                if not is_owed or free >= demand.wanted:
+                    return demand, free
+            await asyncio.sleep(_RETURN_POLL_S)
 
     def _close(self, victim: Resident, wanted: Resident) -> bool:
         """Have the victim finish what it has, and what was asked of it before; whether that changed anything.
@@ -186,7 +212,7 @@ class Mover:
         else:
             logger.info("%s: starting its engine, which takes a minute or so (log: %s)", name, engine.log_path)
         loading = asyncio.create_task(engine.wake() if wakes else engine.start(), name=f"load-{name}")
-        if not await self._finish(loading, resident):
+        if not await self._finish(loading, lambda: self._is_worth_loading(resident)):
             logger.info("%s: not loaded, nobody waits for it any more", name)
             await self._give_up(resident, wakes=wakes)
         elif (failure := _error_of(loading)) is None:
@@ -199,16 +225,16 @@ class Mover:
             self._residents.pop(resident.weights)
             self._queue.fail(resident, failure)
 
-    async def _finish(self, loading: "asyncio.Task[None]", resident: Resident) -> bool:
-        """Wait for the end of a load; end it early, and return False, where it is not worth while any more."""
-        loading.add_done_callback(lambda _: self._changed.set())
-        while not loading.done() and self._is_worth_loading(resident):
+    async def _finish(self, change: "asyncio.Task[None]", is_worth_while: Callable[[], bool]) -> bool:
+        """Wait for the end of a change to an engine; end it early, and return False, where it is for nothing now."""
+        change.add_done_callback(lambda _: self._changed.set())
+        while not change.done() and is_worth_while():
             self._changed.clear()
             await self._changed.wait()
-        if loading.done():
+        if change.done():
             return True
-        loading.cancel()
-        await asyncio.wait({loading})
+        change.cancel()
+        await asyncio.wait({change})
         return False
 
     async def _give_up(self, resident: Resident, *, wakes: bool) -> None:
@@ -230,13 +256,12 @@ class Mover:
         if engine is not None and victim.state is State.READY and engine.can_sleep():
             logger.info("%s: putting its engine to sleep", victim.model.name.short)
             victim.closed = True
-            try:
-                await engine.sleep()
-            except Exception as error:
-                logger.warning("%s: its engine did not go to sleep: %s", victim.model.name.short, error)
-            else:
-                victim.closed = False
-                return
+            falling = asyncio.create_task(engine.sleep(), name=f"sleep-{victim.model.name.short}")
+            if await self._finish(falling, lambda: not self._draining):
+                if (failure := _error_of(falling)) is None:
+                    victim.closed = False
+                    return
+                logger.warning("%s: its engine did not go to sleep: %s", victim.model.name.short, failure)
         await self._remove(victim)
 
     async def _remove(self, resident: Resident) -> None:
@@ -244,12 +269,23 @@ class Mover:
         resident.closed = True
         if resident.state is State.READY:
             logger.info("%s: unloading", resident.model.name.short)
+        if resident.opened and resident.state is not State.ASLEEP and not self._closed:
+            await self._note_owed(resident)
         try:
             await resident.end()
+        except EngineError as error:
+            logger.error("%s: %s", resident.model.name.short, error)  # noqa: TRY400 - it says what is wrong
         except Exception:
             logger.exception("%s: stopping its engine failed", resident.model.name.short)
         finally:
             self._residents.pop(resident.weights, None)
+
+    async def _note_owed(self, resident: Resident) -> None:
+        """At the least the half of what was planned for it has to be free once it has ended."""
+        assert resident.engine is not None
+        with contextlib.suppress(Exception):  # whoever wants to know more is told what went wrong
+            self._owed = await self._engines.free() + resident.engine.size // 2
+            self._owed_until = asyncio.get_running_loop().time() + _RETURN_S
 
 
 def _error_of(task: "asyncio.Task[None]") -> BaseException | None:

@@ -178,7 +178,7 @@ class Resident:
     async def demand(self, engines: Engines) -> Demand:
         """Its engine takes again what it took before it slept."""
         if self.engine is not None:
-            return Demand(self.engine.size, self.engine.size)
+            return Demand.exactly(self.engine.size)
         return await engines.demand(self.model_to_start)
 
     def install(self, engines: Engines, share: int | None) -> Engine:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from vllama.engine.engine import State
 from vllama.errors import EngineError
 from vllama.models.model import Model
-from vllama.scheduling.plan import Demand
+from vllama.scheduling.plan import Demand, shortage
 from vllama.scheduling.resident import Resident
 
 
@@ -35,13 +35,13 @@ Step = Start | Evict | Drain
 def next_step(demand: Demand, free: int, others: Collection[Resident], limit: int) -> Step | None:
     """What to do for an engine with that demand, None where nothing helps.
 
-    limit: most engines awake at once, 0 for any number. Idle engines go first, as far as that helps to run well; busy
-    ones only where it would not run otherwise.
+    limit: most engines awake at once, 0 for any number. An idle engine goes where less than wanted is free, as it would
+    otherwise cost the model a part of its context; a busy one only where the model would not run at all.
     """
     awake = [other for other in others if other.state is State.READY]
     crowded = 0 < limit <= len(awake)
     if not crowded and free >= demand.wanted:
-        return Start(None if limit == 1 else demand.wanted)
+        return Start(None if limit == 1 else min(free, demand.useful))
     victims = sorted((other for other in awake if not other.is_pinned), key=_by_worth)
     for victim in victims:
         if not victim.is_busy:
@@ -73,7 +73,7 @@ def no_room(model: Model, demand: Demand, free: int, others: Collection[Resident
         )
     held = f", and {_pinned(pinned)}" if pinned else ""
     return EngineError(
-        f"{model.name.short} needs {demand.minimum / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free{held}",
+        f"{model.name.short} {shortage(demand.minimum, free)}{held}",
         "pin fewer models, or take a smaller one" if pinned else "end what else uses it, or take a smaller model",
     )
 
