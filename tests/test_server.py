@@ -18,14 +18,15 @@ import httpx
 import pytest
 
 from tests.served import environment, port_is_free, wait_until
-from vllama import server
+from vllama import demo, server
 from vllama.engine.install import Environment, Profile
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.names import parse
-from vllama.server import _advice, _announce, attached_app, bind, local_app
+from vllama.models.store import Manifest, Origin, Store
+from vllama.server import _advice, _announce, attached_app, bind, local_app, open_catalogue
 from vllama.settings import Settings
 
 HAS_IPV6 = (
@@ -276,3 +277,16 @@ def test_a_failure_gives_the_port_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError):
         server.run(Settings(port=0, keep_alive=math.inf), fail)
     assert held[0].fileno() == -1
+
+
+def test_an_adapter_that_is_named_at_the_start_finds_a_base_that_was_made_before(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    store.write(parse("mine"), Manifest(weights=Origin("demo", "demo")))
+    settings = Settings(home=tmp_path, model=["demo-embed"], lora=[f"polly={demo.ADAPTER}@mine"])
+    found = open_catalogue(settings, store).find(parse("polly"))
+    assert found is not None
+    assert (found.parent, found.source) == ("mine:latest", str(demo.CHAT))
+    unknown = Settings(home=tmp_path, lora=[f"polly={demo.ADAPTER}@yours"])
+    with pytest.raises(ConfigError, match="the adapter polly:latest wants the base yours, which is not here"):
+        open_catalogue(unknown, store)
+    assert open_catalogue(unknown, store, strict=False).find(parse("polly")) is not None

@@ -156,10 +156,7 @@ def open_catalogue(settings: Settings, store: Store, *, strict: bool = True) -> 
 
     strict: raise ConfigError where one that the settings name cannot be served.
     """
-    inspector = Inspector()
-    models = read_models(settings.model, settings.lora, inspector)
-    if strict and (faults := [model.fault for model in models if model.fault is not None]):
-        raise faults[0]
+    inspector, models = Inspector(), list[Model]()
 
     def sources() -> Iterator[str]:
         """What has a name already."""
@@ -172,6 +169,11 @@ def open_catalogue(settings: Settings, store: Store, *, strict: bool = True) -> 
         trained_models(settings.checkpoints, inspector),
         cached_models(inspector, sources),
     )
+    found = Catalogue([], shelves)
+    found.refresh()
+    models += read_models(settings.model, settings.lora, inspector, list(found))
+    if strict and (faults := [model.fault for model in models if model.fault is not None]):
+        raise faults[0]
     catalogue = Catalogue(models, shelves)
     catalogue.refresh()
     return catalogue

@@ -80,9 +80,12 @@ def _stamp(path: Path) -> _Stamp:
     return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in found))
 
 
-def read_models(arguments: Sequence[str], adapters: Sequence[str], inspector: Inspector) -> list[Model]:
+def read_models(
+    arguments: Sequence[str], adapters: Sequence[str], inspector: Inspector, found: Sequence[Model] = ()
+) -> list[Model]:
     """What `--model` and `--lora` arguments name; the built-in models where there is no `--model`.
 
+    found: models that are there besides, of which adapters may have their bases.
     Raises ConfigError for a source that is no model, with the reason. An adapter that cannot be served has its fault.
     """
     given, models = [], []
@@ -93,7 +96,7 @@ def read_models(arguments: Sequence[str], adapters: Sequence[str], inspector: In
             models.append(_from_source(name, source, path, inspector))
     for name, path, base in [*given, *map(read_lora, adapters)]:
         argument = f"{name.short}={path}" + (f"@{base}" if base else "")
-        models.append(adapter_model(name, inspector.adapter(path), base, models, inspector, argument))
+        models.append(adapter_model(name, inspector.adapter(path), base, [*models, *found], inspector, argument))
     return models
 
 
