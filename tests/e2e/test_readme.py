@@ -111,7 +111,7 @@ def vllama(command: str, served: Served, clone: Path) -> str:
         ["bash", "-c", command],
         cwd=clone,
         env=environment(OLLAMA_HOST=served.url),
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
