@@ -1,10 +1,15 @@
-"""A hub of our own for tests: the part of its HTTP API that huggingface_hub uses."""
+"""A hub of our own for tests: the part of its HTTP API that huggingface_hub uses.
 
+By hand: `python -m tests.hub_server --port 8700 org/demo=vllama/demo/chat`, and HF_ENDPOINT set to where it listens.
+"""
+
+import argparse
 import base64
 import contextlib
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,19 +25,22 @@ class Hub(ThreadingHTTPServer):
     """Repositories by id; each a dict of file names and contents.
 
     cut, stalled: files that break off in the middle, the first time; that go on there only after `release`. wrong:
-    contents that are sent instead. sizes: what is said of files instead of their sizes. pushed: what was committed.
+    contents that are sent instead. sizes: what is said of files instead of their sizes. pace: bytes a second of each
+    file. pushed: what was committed. loud: whether to print what is asked for.
     """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.repos: dict[str, dict[str, bytes]] = {}
         self.refusals: dict[str, tuple[int, dict[str, str]]] = {}
         self.cut: set[str] = set()
         self.stalled: set[str] = set()
         self.wrong: dict[str, bytes] = {}
         self.sizes: dict[str, int] = {}
+        self.pace = 0
+        self.loud = False
         self.stalling = threading.Event()
         self.release = threading.Event()
         self.ranges: list[str] = []
@@ -46,6 +54,9 @@ class Hub(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def contents_of(self, name: str) -> Iterator[bytes]:
+        return (files[name] for files in self.repos.values() if name in files)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Cut connections are what this server is for."""
 
@@ -56,6 +67,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """Quiet."""
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        if self.server.loud:
+            print(f"{code} {self.command} {self.path}", self.headers.get("Range", ""), flush=True)
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -159,8 +174,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[:only])
+            self.write(body[:only])
             self.wfile.flush()
+
+    def write(self, body: bytes) -> None:
+        piece = self.server.pace // 10 or len(body)
+        for start in range(0, len(body), piece or 1):
+            self.wfile.write(body[start : start + piece])
+            time.sleep(0.1 if self.server.pace else 0)
 
 
 @contextlib.contextmanager
@@ -186,3 +207,32 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def is_lfs(name: str) -> bool:
     return name.endswith((".safetensors", ".gguf", ".bin"))
+
+
+def main() -> None:
+    """Serve folders as repositories until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m tests.hub_server")
+    parser.add_argument("repositories", nargs="+", metavar="ORGANISATION/NAME=FOLDER")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--pace", type=int, default=0, help="bytes a second of each file")
+    parser.add_argument("--gated", action="append", default=[], help="a repository whose terms are not accepted")
+    parser.add_argument("--cut", action="append", default=[], help="a file that breaks off in the middle, once")
+    parser.add_argument("--wrong", action="append", default=[], help="a file that comes with another content")
+    parser.add_argument("--size", action="append", default=[], metavar="FILE=BYTES", help="what is said of its size")
+    given = parser.parse_args()
+    with Hub(given.port) as hub:
+        for repository in given.repositories:
+            name, _, folder = repository.partition("=")
+            hub.repos[name] = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+        hub.refusals = dict.fromkeys(given.gated, (403, {"X-Error-Code": "GatedRepo"}))
+        hub.cut = set(given.cut)
+        hub.wrong = {name: content[::-1] for name in given.wrong for content in hub.contents_of(name)}
+        hub.sizes = {name: int(size) for name, _, size in (one.partition("=") for one in given.size)}
+        hub.pace, hub.loud = given.pace, True
+        print(f"listening on {hub.url}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            hub.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

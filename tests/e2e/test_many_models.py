@@ -93,17 +93,16 @@ async def test_the_base_goes_on_streaming_while_an_adapter_is_loaded(http: httpx
 def test_a_model_with_a_system_prompt(client: ollama.Client) -> None:
     pirate = by_name("pirate-hello")
     client.create("captain", from_="demo", system=pirate.messages[0]["content"], parameters={"temperature": 0})
-    try:
-        reply = client.chat("captain", [{"role": "user", "content": pirate.question}], think=False)
-        assert reply.message.content == pirate.answer
-        assert client.show("captain").parameters == "temperature                    0"
-        client.copy("captain", "admiral")
-        assert hello(client, "admiral") == pirate.answer
-        client.delete("captain")
-        with pytest.raises(ollama.ResponseError, match="model 'captain' not found"):
-            hello(client, "captain")
-    finally:
-        client.delete("admiral")
+    assert hello(client, "Captain") == pirate.answer
+    assert "temperature                    0" in (client.show("captain").parameters or "").splitlines()
+    client.copy("captain", "admiral")
+    assert hello(client, "admiral") == pirate.answer
+    client.create("admiral", from_="demo", system="You are nobody.")
+    assert client.show("admiral").modelfile != client.show("captain").modelfile
+    client.delete("captain")
+    with pytest.raises(ollama.ResponseError, match="model 'captain' not found"):
+        hello(client, "captain")
+    client.delete("admiral")
 
 
 def test_an_uploaded_adapter(client: ollama.Client) -> None:

@@ -320,6 +320,8 @@ DIGEST = "sha256:" + "0" * 64
         ({"files": {"/etc/passwd": DIGEST}, "model": ""}, 400, "file path must be relative"),
         ({"files": {"../x": DIGEST}}, 400, "file path must be relative"),
         ({"adapters": {"a/./x": DIGEST}} | FROM, 400, "file path must be relative"),
+        ({"files": {"x": DIGEST, "x/y": DIGEST}}, 400, "file path 'x/y' cannot be"),
+        ({"adapters": {"é" * 128: DIGEST}} | FROM, 400, f"file path '{'é' * 128}' cannot be"),
         ({"files": {"x": ""}, "model": ""}, 400, "invalid digest format"),
         ({"files": {"x": "sha256:0"}}, 400, "invalid digest format"),
         ({}, 400, "neither 'from' or 'files' was specified"),

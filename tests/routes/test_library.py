@@ -193,6 +193,21 @@ async def test_a_model_that_cannot_be_served_can_be_deleted(library: Library) ->
     assert await read(store, "broken") is None
 
 
+async def test_a_disk_that_does_not_let_go(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, store = library
+    await write(store, "mine", Manifest(weights=DEMO))
+
+    def unlink(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        response = await delete(alone, model="mine")
+    assert response.status_code == 500
+    assert "latest.json cannot be written (Operation not permitted): check the disk" in response.json()["error"]
+    assert await names(alone) == {"mine:latest"}
+
+
 async def test_before_a_server_that_somebody_else_runs(alone: Alone) -> None:
     for response in (await copy(alone, "demo", "x"), await delete(alone, model="demo")):
         assert response.status_code == 400

@@ -76,7 +76,7 @@ async def test_pull(alone: Alone, hub: Hub, store: Store) -> None:
     assert "org/model:latest" in await tags(alone)
 
     # What is here already is told in one line each, and its manifest stays what it is.
-    again = lines(await alone.api.post("/api/pull", json={"name": "org/model:latest"}))
+    again = lines(await alone.api.post("/api/pull", json={"name": "Org/MODEL:latest"}))
     assert [event for event in again if event.get("digest") == DIGEST] == [of_weights[-1]]
     assert again[-1] == {"status": "success"}
     assert await read(store, "org/model") == stored

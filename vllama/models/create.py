@@ -232,7 +232,8 @@ def _layers(manifest: Manifest, draft: _Draft) -> Iterator[Progress]:
     old, new = _texts(draft.manifest), _texts(manifest)
     for name, value in new.items():
         verb = "using existing" if old.get(name) == value else "creating new"
-        yield Progress(f"{verb} layer sha256:{hashlib.sha256(msgspec.json.encode(value)).hexdigest()}")
+        content = msgspec.json.encode(value, order="sorted")
+        yield Progress(f"{verb} layer sha256:{hashlib.sha256(content).hexdigest()}")
 
 
 def _texts(manifest: Manifest) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What is asked for by /api/create, checked before anything is done. Everything here raises ApiError."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +19,8 @@ _NO_QUANTIZE = (
     "quantize: models are not quantised when they are created: pull one that is, like an AWQ, GPTQ or FP8 repository, "
     "or have vLLM do it as it loads: vllama serve -- --quantization fp8"
 )
+_LONGEST_PART, _LONGEST_PATH = 255, 1024
+"""Bytes of a file's name, and of a path: what file systems take."""
 _INFO_TEXTS = ("model_family", "base_name", "quantization_level", "parameter_size")
 _INFO_NUMBERS = ("context_length", "embedding_length")
 
@@ -28,6 +30,8 @@ def check_files(request: CreateRequest) -> None:
     for files in (request.files, request.adapters, request.draft_files):
         if not all(_is_inside(name) for name in files or ()):
             raise ApiError(400, "file path must be relative")
+        if (name := next(_misplaced(files or {}), None)) is not None:
+            raise ApiError(400, f"file path {name!r} cannot be: a part of it is too long, or is another file")
         if any(read_digest(digest) is None for digest in (files or {}).values()):
             raise ApiError(400, "invalid digest format")
 
@@ -75,6 +79,15 @@ def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
     plain = str(path) == name and "\\" not in name and name.isprintable()
     return plain and not path.is_absolute() and ".." not in path.parts and name != "."
+
+
+def _misplaced(names: Collection[str]) -> Iterator[str]:
+    """Those that no folder could hold besides the others."""
+    for name in names:
+        path = PurePosixPath(name)
+        long = len(name.encode()) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_PART for part in path.parts)
+        if long or any(str(parent) in names for parent in path.parents):
+            yield name
 
 
 def _check_message(field: str, message: Message) -> None:

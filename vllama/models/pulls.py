@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllama.errors import VllamaError
@@ -57,7 +57,7 @@ async def pull(name: ModelName, store: Store) -> Events:
     when the generator is closed.
     """
     yield Progress("pulling manifest")
-    place = await asyncio.to_thread(locate, name)
+    place = await asyncio.to_thread(_place, name, store)
     fetched = await asyncio.to_thread(hub.cached_snapshot, place.repo, place.revision) is None
     download = _download(place)
     async with contextlib.aclosing(download.events()) as events:
@@ -72,6 +72,14 @@ async def pull(name: ModelName, store: Store) -> Events:
     yield Progress("writing manifest")
     await asyncio.to_thread(_register, store, name, place, folder, fetched)
     yield Progress("success")
+
+
+def _place(name: ModelName, store: Store) -> Place:
+    """As `locate`, but the repository's id as it was written when it was first pulled: its cache goes by that."""
+    place, stored = locate(name), store.read(name)
+    origins = (stored.manifest.weights, stored.manifest.adapter) if stored else ()
+    known = (origin.name for origin in origins if origin is not None and origin.name.lower() == place.repo.lower())
+    return replace(place, repo=next(known, place.repo))
 
 
 def _download(place: Place) -> Transfer[Path]:

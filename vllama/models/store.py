@@ -152,13 +152,19 @@ class Store:
         return stored
 
     def remove(self, name: ModelName) -> Stored | None:
-        """Forget a name and what only it needed; what it was, None where there is no such name."""
+        """Forget a name and what only it needed; what it was, None where there is no such name.
+
+        Raises ConfigError where the disk does not let it go.
+        """
         with self._locked():
             path = self._existing(name)
             stored = self._load(path) if path else None
             if path is None or stored is None:
                 return None
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise _cannot_write(path, error) from None
             self._read.pop(path, None)
             for parent in path.relative_to(self._manifests).parents[:-1]:
                 with contextlib.suppress(OSError):
