@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -38,6 +39,10 @@ from vllama.scheduling.local import LocalScheduler
 # The processes that these tests start would each compile all that they import.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has it ignored by what runs in the background, and all that these tests start would do so too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of plain HTTP: reading the authorities' certificates for each would take most of the tests' time."""

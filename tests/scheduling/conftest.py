@@ -21,6 +21,7 @@ def engines() -> Engines:
 @pytest.fixture
 async def make(engines: Engines) -> AsyncIterator[Make]:
     """make(keep_alive=…, max_queue=…, …). At the test's end they are closed, and no task and no complaint is left."""
+    gc.freeze()  # what others left behind is not to be looked through at the end
     loop, complaints, others = asyncio.get_running_loop(), [], asyncio.all_tasks()
     loop.set_exception_handler(lambda _, context: complaints.append(context))
     made: list[LocalScheduler] = []
