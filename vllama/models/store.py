@@ -8,6 +8,7 @@ Several processes may work on one store: a manifest is replaced by renaming, and
 """
 
 import contextlib
+import glob
 import hashlib
 import logging
 import os
@@ -113,7 +114,9 @@ class Store:
 
     def __iter__(self) -> Iterator[Stored]:
         """All that can be read; a broken one is logged once."""
-        paths = sorted(self._manifests.glob("*/*/*/*.json"))
+        # Unlike pathlib's, this glob does not mind that a folder goes with its model meanwhile.
+        found = glob.glob("*/*/*/*.json", root_dir=self._manifests)  # noqa: PTH207
+        paths = sorted(self._manifests / path for path in found)
         for gone in self._read.keys() - set(paths):
             self._read.pop(gone, None)
         for path in paths:
