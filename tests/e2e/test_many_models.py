@@ -18,6 +18,8 @@ from vllama.demo.dialogues import ADAPTER_DIALOGUES, Dialogue, by_name
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
+PATIENCE_S = 280
+"""The first request waits for an engine to start, which on a busy machine takes minutes."""
 GREEDY = {"temperature": 0}
 NAMES = ("hello", "who-are-you", "joke", "sky", "what-can-you-do")
 TALKS: dict[str, tuple[Dialogue, ...]] = {
@@ -35,7 +37,7 @@ def client(demo: Served) -> Iterator[ollama.Client]:
 
 @pytest.fixture
 async def http(demo: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=demo.url, timeout=120) as connected:
+    async with httpx.AsyncClient(base_url=demo.url, timeout=PATIENCE_S) as connected:
         yield connected
 
 
@@ -48,7 +50,7 @@ def vllama(demo: Served, *arguments: str | Path, stdin: str = "") -> str:
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

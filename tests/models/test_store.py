@@ -173,6 +173,21 @@ def test_nothing_is_collected_that_a_newer_version_may_need(store: Store) -> Non
     assert not store.blobs.has(digest)
 
 
+def test_a_model_that_goes_while_all_are_listed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("going", "here"):
+        store.write(parse(name), Manifest(weights=DEMO))
+    scandir = os.scandir
+
+    def removing(path: str | Path) -> Any:
+        if Path(path).name == "going":
+            (Path(path) / "latest.json").unlink()
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removing)
+    assert [stored.name.short for stored in store] == ["here:latest"]
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     with pytest.raises(ConfigError, match=r"cannot be written \(.+\): check the disk"):

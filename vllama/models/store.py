@@ -9,6 +9,7 @@ Several processes may work on one store: a manifest is replaced by renaming, and
 """
 
 import contextlib
+import glob
 import hashlib
 import logging
 import os
@@ -125,7 +126,9 @@ class Store:
                 yield stored
 
     def _paths(self) -> list[Path]:
-        return sorted(self._manifests.glob("*/*/*/*.json"))
+        # Unlike pathlib's, this glob does not mind that a folder goes with its model meanwhile.
+        found = glob.glob("*/*/*/*.json", root_dir=self._manifests)  # noqa: PTH207
+        return sorted(self._manifests / path for path in found)
 
     def read(self, name: ModelName) -> Stored | None:
         path = self._existing(name)
