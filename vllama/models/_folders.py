@@ -100,7 +100,7 @@ def _refuse_gaps(path: Path, names: Set[str]) -> None:
     """Numbered shards tell how many there are, even where no index lists them."""
     shards = [found for name in names if (found := _SHARD.fullmatch(name)) and not _NO_MODELS_WEIGHTS.fullmatch(name)]
     in_use = "safetensors" if any(name.endswith(".safetensors") for name in names) else "bin"
-    for start, count in {(shard[1], shard[3]) for shard in shards if shard[4] == in_use}:
+    for start, count in sorted({(shard[1], shard[3]) for shard in shards if shard[4] == in_use}):
         present = {shard[0] for shard in shards if (shard[1], shard[3], shard[4]) == (start, count, in_use)}
         if INDEX not in names and len(present) < int(count):
             expected = {f"{start}-{at:0{len(count)}}-of-{count}.{in_use}" for at in range(1, int(count) + 1)}
