@@ -1,5 +1,7 @@
 """What a folder is, told by the names of what lies in it: a model, an adapter, or something that nobody can serve."""
 
+import contextlib
+import os
 import re
 from collections.abc import Callable, Set
 from enum import Enum
@@ -19,6 +21,9 @@ _WEIGHTS = re.compile(r".+\.safetensors|(pytorch_model|model)[\w.-]*\.bin")
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(safetensors|bin)")
 _RANK_SHARD = re.compile(r"model-rank-\d+-part-\d+\.safetensors")
 _STEP = re.compile(r"(checkpoint|step|epoch|iter|global_step)[-_]?(\d+)")
+
+
+Stamp = tuple[tuple[str, int, int], ...]
 
 
 class Kind(Enum):
@@ -72,6 +77,17 @@ def list_folder(path: Path) -> Set[str]:
         return _names(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read", error.strerror or str(error)) from error
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Changes when a file comes, goes, grows or is written anew."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                status = entry.stat()
+                found.append((entry.name, status.st_mtime_ns, status.st_size))
+    return tuple(sorted(found))
 
 
 def _names(path: Path) -> Set[str]:
