@@ -71,7 +71,9 @@ def _merge(adapter: Path, base: Path, output: Path, report: Any) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:300]
+    """Of what it says: PyTorch's begin with a headline."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), str(error).strip())[:300]
 
 
 def _load_base(base: Path) -> Any:

@@ -84,6 +84,19 @@ def test_fits(build: Build, adapter: dict[str, Any], base: dict[str, Any], reaso
     assert misfit(build, adapter, base) == reason
 
 
+def test_more_tokens_without_their_embedding(build: Build) -> None:
+    tensors = {EMBEDDING + "lora_embedding_A": ("BF16", [8, 102]), EMBEDDING + "lora_embedding_B": ("BF16", [64, 8])}
+    adapter = inspect_adapter(build(files=adapter_files(LORA, tensors), name="adapter"))
+    model = inspect(build(QWEN3, {"model.safetensors": safetensors(base_tensors())}, name="base"))
+    for merging in (False, True):
+        with pytest.raises(ConfigError) as raised:
+            check_fit(adapter, "mine", model, merging=merging)
+        assert str(raised.value) == (
+            "the adapter mine lacks the embedding of its tokens: it was trained with 102 tokens, and there are 100: "
+            "save it again where it was trained, with save_embedding_layers=True"
+        )
+
+
 def test_more_tokens_are_for_a_merge(build: Build) -> None:
     tensors = lora_tensors() | {EMBEDDING + "base_layer.weight": ("BF16", [102, 64])}
     adapter = inspect_adapter(build(files=adapter_files(LORA, tensors), name="adapter"))

@@ -119,6 +119,16 @@ def test_a_repository_in_the_cache(build: Build, monkeypatch: pytest.MonkeyPatch
     assert model.checkpoint.path == folder
 
 
+def test_a_link_that_is_mended_is_noticed(build: Build, tmp_path: Path) -> None:
+    folder = build(files={"model.safetensors": None})
+    (folder / "model.safetensors").symlink_to(tmp_path / "blob")
+    inspector = Inspector()
+    with pytest.raises(ConfigError, match="is a link to"):
+        inspector.checkpoint(folder)
+    shutil.copy(demo.CHAT / "model.safetensors", tmp_path / "blob")
+    assert inspector.checkpoint(folder).path == folder
+
+
 def cache(repository: str, files: Path, base: str = "") -> None:
     """Put a copy of a folder into the hub's cache."""
     storage = hub.cache_folder() / f"models--{repository.replace('/', '--')}"

@@ -258,8 +258,9 @@ async def test_an_adapter_that_can_only_be_merged(library: Library) -> None:
 async def test_an_adapter_with_tokens_of_its_own_can_only_be_merged(library: Library) -> None:
     alone, store = library
     settings = json.loads((demo.ADAPTER / "adapter_config.json").read_text()) | {"target_modules": ["embed_tokens"]}
-    embedding = "base_model.model.model.embed_tokens.lora_embedding_"
-    weights = safetensors({f"{embedding}A": ("BF16", [8, 1290]), f"{embedding}B": ("BF16", [128, 8])})
+    embedding = "base_model.model.model.embed_tokens."
+    shapes = {"lora_embedding_A": [8, 1290], "lora_embedding_B": [128, 8], "base_layer.weight": [1290, 128]}
+    weights = safetensors({f"{embedding}{name}": ("BF16", shape) for name, shape in shapes.items()})
     files = {
         "adapter_config.json": await upload(alone, json.dumps(settings).encode()),
         "adapter_model.safetensors": await upload(alone, weights),

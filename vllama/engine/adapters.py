@@ -7,13 +7,11 @@ from pathlib import Path
 from vllama.engine.command import Launch, names_any, user_arguments, user_value
 from vllama.engine.install import Profile
 from vllama.errors import EngineError
+from vllama.models.adapters import RANKS
 from vllama.models.inspect import Checkpoint
 from vllama.models.model import Model
 from vllama.scheduling.plan import AdapterLimits
 from vllama.settings import Settings
-
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` can be (`MaxLoRARanks` in vllm/config/lora.py)."""
 
 _SLOTS = 4
 _KEPT = 4

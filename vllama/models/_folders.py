@@ -1,5 +1,7 @@
 """What a folder is, told by the names of what lies in it: a model, an adapter, or something that nobody can serve."""
 
+import contextlib
+import os
 import re
 from collections.abc import Callable, Set
 from enum import Enum
@@ -19,6 +21,9 @@ _WEIGHTS = re.compile(r".+\.safetensors|(pytorch_model|model)[\w.-]*\.bin")
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(safetensors|bin)")
 _RANK_SHARD = re.compile(r"model-rank-\d+-part-\d+\.safetensors")
 _STEP = re.compile(r"(checkpoint|step|epoch|iter|global_step)[-_]?(\d+)")
+
+
+Stamp = tuple[tuple[str, int, int], ...]
 
 
 class Kind(Enum):
@@ -74,6 +79,17 @@ def list_folder(path: Path) -> Set[str]:
         raise ConfigError(f"{path} cannot be read", error.strerror or str(error)) from error
 
 
+def stamp_of(path: Path) -> Stamp:
+    """Changes when a file comes, goes, grows or is written anew."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                status = entry.stat()
+                found.append((entry.name, status.st_mtime_ns, status.st_size))
+    return tuple(sorted(found))
+
+
 def _names(path: Path) -> Set[str]:
     if not path.exists():
         raise ConfigError(f"{path} does not exist", "check the path of the model folder")
@@ -100,7 +116,7 @@ def _refuse_gaps(path: Path, names: Set[str]) -> None:
     """Numbered shards tell how many there are, even where no index lists them."""
     shards = [found for name in names if (found := _SHARD.fullmatch(name)) and not _NO_MODELS_WEIGHTS.fullmatch(name)]
     in_use = "safetensors" if any(name.endswith(".safetensors") for name in names) else "bin"
-    for start, count in {(shard[1], shard[3]) for shard in shards if shard[4] == in_use}:
+    for start, count in sorted({(shard[1], shard[3]) for shard in shards if shard[4] == in_use}):
         present = {shard[0] for shard in shards if (shard[1], shard[3], shard[4]) == (start, count, in_use)}
         if INDEX not in names and len(present) < int(count):
             expected = {f"{start}-{at:0{len(count)}}-of-{count}.{in_use}" for at in range(1, int(count) + 1)}

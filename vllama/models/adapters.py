@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for --max-lora-rank."""
+"""What vLLM takes for --max-lora-rank (`MaxLoRARanks` in vllm/config/lora.py)."""
 
 _WAIT = "wait for the training to save it, or copy it again"
 # As vLLM reads them: PEFT saves an adapter with these initialisations as an ordinary one.

@@ -7,7 +7,6 @@ Without a checkpoint a name means the job's own folder if that holds a model, el
 be going on: what is not whole yet is not there.
 """
 
-import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from vllama.errors import ConfigError
 from vllama.models._card import card_value, made_by_rl
 from vllama.models._files import require_config
-from vllama.models._folders import Kind, by_number, classify
+from vllama.models._folders import Kind, Stamp, by_number, classify, stamp_of
 from vllama.models._safetensors import weight_files
 from vllama.models.adapters import inspect_adapter
 from vllama.models.bases import candidates
@@ -29,7 +28,6 @@ _LAST = re.compile(r"(final|last|latest)([-_].*)?", re.IGNORECASE)
 
 Known = Iterable[tuple[ModelName, str]]
 """Names and sources of the models that may be bases."""
-_Stamp = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Checkpoints:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
-        self._read: dict[Path, tuple[_Stamp, _Whole | None]] = {}
+        self._read: dict[Path, tuple[Stamp, _Whole | None]] = {}
 
     def scan(self, known: Known) -> Iterator[Trained]:
         """All that is whole now; the first of those that would have one name."""
@@ -79,7 +77,7 @@ class Checkpoints:
             yield _named(whole, kind, bases, job.name, whole.path.name)
 
     def _look(self, path: Path) -> _Whole | None:
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         known = self._read.get(path)
         if known is None or known[0] != stamp:
             known = self._read[path] = (stamp, _read(path))
@@ -132,17 +130,6 @@ def _age(checkpoint: str) -> tuple[bool, int, str]:
     """A key whose maximum is the newest: what is called final, then the highest number."""
     numbers = re.findall(r"\d+", checkpoint)
     return bool(_LAST.fullmatch(checkpoint)), int(numbers[-1]) if numbers else -1, checkpoint
-
-
-def _stamp(path: Path) -> _Stamp:
-    """Changes when a file comes, goes, grows or is written anew."""
-    found = []
-    with contextlib.suppress(OSError), os.scandir(path) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                status = entry.stat()
-                found.append((entry.name, status.st_mtime_ns, status.st_size))
-    return tuple(sorted(found))
 
 
 def _read(path: Path) -> _Whole | None:

@@ -22,8 +22,8 @@ def check_fit(adapter: Adapter, name: str, base: Checkpoint, argument: str = "",
     """Refuse an adapter that was trained on another model than this base. Raises ConfigError.
 
     Only what is sure is refused: weights that are packed, renamed or without a header are taken to fit. merging: tokens
-    may have been added to the base's; else it is UnservableAdapterError where they were. argument: what `vllama merge`
-    knows the adapter by, where that is not its name.
+    may have been added to the base's; else that is an UnservableAdapterError. argument: what `vllama merge` knows the
+    adapter by, where that is not its name.
     """
     tensors, weights = read_adapter_tensors(adapter), read_tensors(base)
     if reason := next(_misfits(tensors, weights), ""):
@@ -31,7 +31,13 @@ def check_fit(adapter: Adapter, name: str, base: Checkpoint, argument: str = "",
             f"the adapter {name} was not trained on {base.path}: {reason}",
             f"name its base: --lora {name}={adapter.path}@BASE",
         )
-    if not merging and (reason := _other_vocabulary(tensors, weights, base.vocab_size)):
+    reason = _other_vocabulary(tensors, weights, base.vocab_size)
+    if reason and embedding_rows(tensors) is None:
+        raise ConfigError(
+            f"the adapter {name} lacks the embedding of its tokens: {reason}",
+            "save it again where it was trained, with save_embedding_layers=True",
+        )
+    if reason and not merging:
         raise UnservableAdapterError(
             f"the adapter {name} cannot be served on {base.path}: {reason}", merge_advice(argument or name)
         )
@@ -69,7 +75,9 @@ def _changes(tensors: Iterable[Tensor]) -> Mapping[str, Shape]:
     for tensor in tensors:
         if (part := _LORA.fullmatch(tensor.name)) and len(tensor.shape) == 2:
             (inputs if part[2] == "A" else outputs)[part[1]] = tensor.shape[1 if part[2] == "A" else 0]
-    return {module: tuple(sorted((inputs[module], outputs[module]))) for module in inputs.keys() & outputs.keys()}
+    return {
+        module: tuple(sorted((inputs[module], outputs[module]))) for module in sorted(inputs.keys() & outputs.keys())
+    }
 
 
 def _shapes(weights: Iterable[Tensor]) -> tuple[Mapping[str, Set[Shape]], int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from vllama import demo
 from vllama.errors import ConfigError, VllamaError
 from vllama.models import hub
-from vllama.models._folders import Kind
+from vllama.models._folders import Kind, Stamp, stamp_of
 from vllama.models.adapters import Adapter, UnservableAdapterError, inspect_adapter, is_adapter, refusal
 from vllama.models.bases import Base, base_of
 from vllama.models.catalogue import Shelf
@@ -23,14 +23,12 @@ from vllama.models.store import Origin, Store, Stored
 BUILT_IN = {"demo": demo.CHAT, "demo-embed": demo.EMBED, "demo-parrot": demo.ADAPTER}
 """Models that come with the package. The parrot is a LoRA adapter on the first of them."""
 
-_Stamp = tuple[tuple[str, int, int], ...]
-
 
 class Inspector:
     """Reads folders, and reads them again only where something in them changed."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[_Stamp, Checkpoint | Adapter | VllamaError]] = {}
+        self._known: dict[Path, tuple[Stamp, Checkpoint | Adapter | VllamaError]] = {}
         self._fits: dict[tuple[str, str, str], VllamaError | None] = {}
 
     def checkpoint(self, path: Path) -> Checkpoint:
@@ -58,7 +56,7 @@ class Inspector:
         return self._fits[key]
 
     def _look(self, path: Path, read: Callable[[Path], Checkpoint | Adapter]) -> Checkpoint | Adapter:
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         known = self._known.get(path)
         if known is None or known[0] != stamp:
             try:
@@ -69,15 +67,6 @@ class Inspector:
         if isinstance(known[1], VllamaError):
             raise known[1]
         return known[1]
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        with os.scandir(path) as entries:
-            found = [(entry.name, entry.stat()) for entry in entries]
-    except OSError:
-        return ()
-    return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in found))
 
 
 def read_models(
