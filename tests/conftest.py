@@ -76,9 +76,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "not engine" and collection_path in ENGINE_TESTS else None
 
 
+LONGEST_FIRST = (
+    ("tests/clients/", "tests/e2e/"),
+    ("tests/test_quality.py",),  # mypy, the first time
+    ("tests/test_properties.py", "tests/test_cancellation.py", "tests/engine/"),
+    ("tests/models/test_hub.py", "tests/routes/test_pulls.py", "tests/test_server.py", "tests/cli/test_chat.py"),
+)
+"""So that two processes end at about the same time. What is not named here takes a second or two."""
+
+
+def _turn(item: pytest.Item) -> int:
+    turns = enumerate(LONGEST_FIRST)
+    return next((turn for turn, starts in turns if item.nodeid.startswith(starts)), len(LONGEST_FIRST))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_turn)
     for item in items:
-        assert ENGINE_TESTS[0] not in item.path.parents or item.get_closest_marker("engine"), item.nodeid
+        assert item.get_closest_marker("engine") or not {*ENGINE_TESTS} & {*item.path.parents}, item.nodeid
     if RECORDING:
         for item in items:
             item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test
