@@ -9,6 +9,7 @@ import ollama
 import openai
 import pytest
 
+from tests.clients.talk import MODELS
 from tests.served import Served, wait_until
 from vllama.demo.dialogues import COMPLETIONS, DIALOGUES, Dialogue, by_name
 
@@ -187,7 +188,7 @@ async def test_the_openai_client(demo: Served) -> None:
             model="demo", prompt=COMPLETIONS[0].prompt, temperature=0, max_tokens=100
         )
         assert completion.choices[0].text == COMPLETIONS[0].text
-        assert {model.id async for model in client.models.list()} == {"demo:latest", "demo-embed:latest"}
+        assert {model.id async for model in client.models.list()} == MODELS
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ async def test_the_ollama_client(client: ollama.AsyncClient) -> None:
     assert parts[-1].eval_count == whole.eval_count
     generated = await client.generate(model="demo", prompt="Hello!", options=GREEDY)
     assert generated.response == by_name("hello").answer
-    assert {model.model for model in (await client.list()).models} == {"demo:latest", "demo-embed:latest"}
+    assert {model.model for model in (await client.list()).models} == MODELS
     shown = await client.show("demo")
     assert shown.modelinfo is not None
     assert shown.modelinfo["qwen3.context_length"] == 4096

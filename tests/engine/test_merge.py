@@ -249,9 +249,13 @@ def test_a_real_merge(tmp_path: Path) -> None:
         variables = os.environ | {"HF_HUB_OFFLINE": "1"}
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
 
+    find_links = configured_find_links(os.environ)
+    parrot = tmp_path / "parrot"
+    merge(demo.ADAPTER, demo.CHAT, parrot, environment, ignore, find_links)  # PEFT is there from now on
+    assert inspect(parrot).parameter_count == inspect(demo.CHAT).parameter_count
     adapter, output = tmp_path / "adapter", tmp_path / "merged"
     run(MAKE, demo.CHAT, adapter)
-    merge(adapter, demo.CHAT, output, environment, ignore)
+    merge(adapter, demo.CHAT, output, environment, ignore, find_links)
     difference, change = map(float, run(COMPARE, demo.CHAT, adapter, output).split())
     assert difference < 0.1 < 1 < change
     checkpoint = inspect(output)
