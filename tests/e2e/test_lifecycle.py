@@ -78,9 +78,15 @@ def test_a_model_without_a_template_until_sigint(tmp_path: Path) -> None:
         assert "the server is stopping" in lines[-1]["error"]
 
 
-def test_sigterm_during_a_stream() -> None:
-    with serve("--model", "demo") as served:
+def test_a_swap_and_sigterm_during_a_stream() -> None:
+    """Where there is room for one engine, another model makes it leave."""
+    with serve("--model", "demo", "--model", "demo-embed", OLLAMA_MAX_LOADED_MODELS="1") as served:
+        embedding = {"model": "demo-embed", "input": "Hello!"}
+        assert httpx.post(f"{served.url}/api/embed", json=embedding, timeout=200).status_code == 200
+        embedder = served.engine_processes("demo-embed:latest")
         assert ask(served, "demo") == by_name("hello").answer
+        assert not alive(embedder)
+        assert [entry["name"] for entry in httpx.get(f"{served.url}/api/ps").json()["models"]] == ["demo:latest"]
         lines = check_nothing_is_left(served, signal.SIGTERM)
         assert served.process.returncode == 0
         assert "the server is stopping" in lines[-1]["error"]
