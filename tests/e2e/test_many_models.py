@@ -147,9 +147,16 @@ def _shown(demo: Served, name: str) -> Any:
     return httpx.post(f"{demo.url}/api/show", json={"model": name}).json()
 
 
-def test_the_command_line(demo: Served) -> None:
-    assert vllama(demo, "run", "demo", "--think=false", "Why is the sky blue?").strip() == by_name("sky").answer
-    assert vllama(demo, "run", "robot", "--think=false", stdin="Hello!").strip() == "Beep! Greetings, human."
+def test_the_command_line(demo: Served, client: ollama.Client) -> None:
+    for model in ("demo", "robot"):
+        client.create(f"calm-{model}", from_=model, parameters=GREEDY)
+    try:
+        said = vllama(demo, "run", "calm-demo", "--think=false", "Why is the sky blue?")
+        assert said.strip() == by_name("sky").answer
+        assert vllama(demo, "run", "calm-robot", "--think=false", stdin="Hello!").strip() == "Beep! Greetings, human."
+    finally:
+        vllama(demo, "rm", "calm-demo", "calm-robot")
+    hello(client, "robot")
     listed = vllama(demo, "list")
     assert listed.split()[:4] == ["NAME", "ID", "SIZE", "MODIFIED"]
     assert {"demo:latest", "robot:latest"} <= {line.split()[0] for line in listed.splitlines()[1:]}
