@@ -40,7 +40,7 @@ def wants(base: str, given: str = "") -> Base:
         ("qwen/qwen3-4b", "qwen"),
         ("copy-of-qwen", "copy-of-qwen"),
         # The repository in another machine's cache, and a folder of its name.
-        ("/root/.cache/huggingface/hub/models--Qwen--Qwen3-4B/snapshots/0123456789", "qwen"),
+        ("/home/me/.cache/huggingface/hub/models--Qwen--Qwen3-4B/snapshots/0123456789", "qwen"),
         ("/mnt/train/Qwen3-4B/", "qwen"),
         ("../bases/qwen3-4b", "qwen"),
         ("org/tiny", "cached"),
