@@ -17,6 +17,7 @@ from vllama.engine.diagnose import explain
 from vllama.engine.install import Profile
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.process import EngineLog, EngineProcess, resident
+from vllama.engine.progress import Phase, Progress
 from vllama.errors import EngineError
 from vllama.scheduling.plan import AdapterLimits
 from vllama.wire.openai import ModelList
@@ -86,12 +87,20 @@ class Engine:
         self.adapters = plan.adapters
         self.log_path = plan.log
         self.context_length: int | None = None
+        self.progress = Progress()
+        self.failure = ""
+        self.fast = False
         self.ended = asyncio.Event()
 
     @property
     def gone(self) -> bool:
         """Whether nothing of it is left: it failed to start, or it ended."""
         return self.ended.is_set() or (self._stopping is not None and self._stopping.done())
+
+    @property
+    def pid(self) -> int | None:
+        """Of the first of its processes, which is also their session's id."""
+        return self._process.pid if self._process is not None else None
 
     def resident(self) -> int:
         """Bytes of RAM that its processes have taken. Blocks for some milliseconds: a thread's work."""
@@ -110,7 +119,8 @@ class Engine:
             raise
 
     async def _start(self) -> None:
-        log = EngineLog(self._plan.log)
+        log = EngineLog(self._plan.log, self.progress.read)
+        self.progress.enter(Phase.IMPORTING)
         try:
             self._process = await EngineProcess.launch(self._plan.command, self._plan.variables, log)
         except OSError as error:
@@ -121,12 +131,14 @@ class Engine:
             ) from error
         self._watcher = asyncio.create_task(self._watch(self._process), name=f"engine-watch-{self._process.pid}")
         await self._until_healthy(self._process)
+        self.progress.enter(Phase.WARMING)
         await self._warm_up(self._process)
         with contextlib.suppress(EngineError):
             models = await self.client.get_json("/v1/models", seconds=10.0, type_=ModelList)
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
         self._check_ended(self._process)
         self.state = State.READY
+        self.progress.enter(None)
         if (full := self._plan.full_context or 0) > (fitting := self.context_length or full):
             logger.info("%s: context %d of %d tokens: what fits in %s", self.name, fitting, full, gigabytes(self.size))
 
@@ -139,7 +151,7 @@ class Engine:
 
     def _check_alive(self, process: EngineProcess) -> None:
         self._check_ended(process)
-        silence = time.monotonic() - process.log.last_output_at
+        silence = time.monotonic() - self.progress.changed_at
         if silence > self._plan.stall_timeout:
             raise EngineError(
                 f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
@@ -244,12 +256,8 @@ class Engine:
             self.state = State.FAILED
         status = await process.wait()
         if by_itself:
-            logger.error(
-                "%s: the engine ended by itself: %s (log: %s)",
-                self._plan.name,
-                explain(process.log.tail, status),
-                process.log.path,
-            )
+            self.failure = explain(process.log.tail, status)
+            logger.error("%s: the engine ended by itself: %s (log: %s)", self.name, self.failure, process.log.path)
         self.ended.set()
 
     async def stop(self) -> None:

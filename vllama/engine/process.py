@@ -7,9 +7,8 @@ import logging.handlers
 import os
 import signal
 import socket
-import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +26,15 @@ _KILL_S = 10.0
 class EngineLog:
     """An engine's output: a file, rotated by size, and the last lines in memory.
 
-    last_output_at: `time.monotonic()` when the engine last wrote anything, be it a part of a line.
+    read: called with each line, and with each new state of one that overwrites itself, as progress bars do.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read: Callable[[str], None] = lambda _: None) -> None:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self.last_output_at = time.monotonic()
+        self.read = read
         self._file = logging.handlers.RotatingFileHandler(
             path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8", delay=True
         )
@@ -43,8 +42,8 @@ class EngineLog:
         self._file.handleError = lambda _record: None  # type: ignore[assignment,method-assign]
 
     def write(self, line: bytes) -> None:
-        """Add a line. Of what overwrote itself, as progress bars do, the last state is kept."""
-        text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+        """Add a line. Of what overwrote itself the last state is kept."""
+        text = _last_state(line)
         self.tail.append(text)
         self._file.emit(logging.LogRecord("engine", logging.INFO, "", 0, text, None, None))
 
@@ -155,14 +154,20 @@ class EngineProcess:
     async def _pump_output(self) -> None:
         rest = b""
         while data := await self._output.reader.read(_LINE_BYTES):
-            self.log.last_output_at = time.monotonic()
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > _LINE_BYTES:
                 lines, rest = [*lines, rest], b""
             for line in lines:
                 self.log.write(line)
+                self.log.read(_last_state(line))
+            if b"\r" in rest:
+                self.log.read(_last_state(rest))
         if rest:
             self.log.write(rest)
+
+
+def _last_state(line: bytes) -> str:
+    return line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)

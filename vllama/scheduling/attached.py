@@ -4,9 +4,11 @@ import contextlib
 import math
 from collections.abc import AsyncIterator
 
+from vllama.changes import Changes
 from vllama.engine.client import EngineClient
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
+from vllama.scheduling.report import Report
 from vllama.scheduling.scheduler import Lease, Loaded
 
 
@@ -16,6 +18,7 @@ class AttachedScheduler:
     def __init__(self, client: EngineClient, catalogue: Catalogue) -> None:
         self._client = client
         self._catalogue = catalogue
+        self.changes = Changes()
 
     @contextlib.asynccontextmanager
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:  # noqa: ARG002
@@ -26,6 +29,9 @@ class AttachedScheduler:
 
     def loaded(self) -> list[Loaded]:
         return [Loaded(model, math.inf, model.context_length) for model in self._catalogue]
+
+    def reports(self) -> list[Report]:
+        return []  # its engines are watched by whoever runs them
 
     def drain(self) -> None:
         pass

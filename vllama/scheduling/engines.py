@@ -6,6 +6,7 @@ from typing import Protocol
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
+from vllama.engine.progress import Progress
 from vllama.models.model import Model
 from vllama.scheduling.plan import AdapterLimits, Demand
 
@@ -20,6 +21,23 @@ class Engine(Protocol):
     def client(self) -> EngineClient: ...
     @property
     def state(self) -> State: ...
+    @property
+    def progress(self) -> Progress:
+        """Of its start."""
+        ...
+
+    @property
+    def failure(self) -> str:
+        """Cause and advice, where it ended by itself; "" before."""
+        ...
+
+    @property
+    def fast(self) -> bool:
+        """Whether it was forked from the standby."""
+        ...
+
+    @property
+    def pid(self) -> int | None: ...
     @property
     def ended(self) -> asyncio.Event: ...
     @property

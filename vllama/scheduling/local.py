@@ -6,10 +6,12 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from vllama.changes import Changes
 from vllama.errors import ApiError, EngineError, VllamaError
 from vllama.models.model import Model
 from vllama.scheduling.engines import Engines
 from vllama.scheduling.mover import Mover
+from vllama.scheduling.report import Report
 from vllama.scheduling.resident import Resident, Tenant, Terms, rank_of
 from vllama.scheduling.scheduler import BUSY, Lease, Loaded
 from vllama.scheduling.shelf import Changed
@@ -52,6 +54,7 @@ class LocalScheduler:
         self._waiters: list[_Waiter] = []
         self._mover = Mover(engines, self._residents, self, max_loaded)
         self._draining = False
+        self.changes = Changes()
 
     @contextlib.asynccontextmanager
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:
@@ -78,6 +81,9 @@ class LocalScheduler:
 
     def loaded(self) -> list[Loaded]:
         return [shown for resident in self._residents.values() for shown in resident.shown()]
+
+    def reports(self) -> list[Report]:
+        return [resident.report() for resident in self._residents.values()]
 
     def drain(self) -> None:
         self._draining = True

@@ -9,6 +9,7 @@ from vllama.engine.engine import State
 from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
 from vllama.scheduling.plan import Demand
+from vllama.scheduling.report import Report
 from vllama.scheduling.scheduler import Lease, Loaded
 from vllama.scheduling.shelf import Changed, Shelf
 
@@ -275,6 +276,10 @@ class Resident:
             if (state := self._state_of(tenant)) is not None:
                 going = self.closed or state is State.STOPPING
                 yield Loaded(tenant.model, 0.0 if going else tenant.remaining, context_length, state, size)
+
+    def report(self) -> Report:
+        names = tuple(dict.fromkeys(tenant.asked.name.short for tenant in self.tenants.values()))
+        return Report(self.weights, names or (self.model.name.short,), self.state)
 
     def _state_of(self, tenant: Tenant) -> State | None:
         """As clients are told; None where it is not in memory, nor will be by itself."""

@@ -4,9 +4,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import Protocol
 
+from vllama.changes import Changes
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
 from vllama.models.model import Model
+from vllama.scheduling.report import Report
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
@@ -53,6 +55,15 @@ class Scheduler(Protocol):
         ...
 
     def loaded(self) -> list[Loaded]: ...
+
+    @property
+    def changes(self) -> Changes:
+        """Of what `reports` says."""
+        ...
+
+    def reports(self) -> list[Report]:
+        """All engines, what is on its way to one, and what failed since it was last asked for."""
+        ...
 
     def drain(self) -> None:
         """Refuse all that wait or come, and give up what is being loaded. Requests that run go on."""
