@@ -14,6 +14,7 @@ from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.names import TAG, ModelName, is_valid, name_from_source, parse
 from vllama.models.store import Store
+from vllama.progress_log import LoadLog, ShowLoads
 from vllama.scheduling.scheduler import Scheduler
 from vllama.wire.openai import ModelCard, ModelList
 
@@ -28,7 +29,8 @@ class Gateway:
 
     store: where made and pulled models are kept, None where the models are somebody else's. preload: what to load at
     once, in this order. on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as
-    it arrives and unpacked. trusts_templates: whether clients may send chat templates of their own.
+    it arrives and unpacked. trusts_templates: whether clients may send chat templates of their own. show_loads: tells
+    people who see the server's log how far the loading of models is.
     """
 
     catalogue: Catalogue
@@ -39,6 +41,7 @@ class Gateway:
     on_gpu: bool = True
     max_body: int = 256 * 2**20
     trusts_templates: bool = False
+    show_loads: ShowLoads = field(default_factory=LoadLog)
     _looked: float = -math.inf
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _noted: set[str] = field(default_factory=set)

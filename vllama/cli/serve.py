@@ -75,38 +75,38 @@ def serve(
     Without --model the demo models are served. The engine is installed on the first run.
     """
     from vllama.cli._install import install_engine
+    from vllama.cli._serving import loads_shown
     from vllama.server import run
     from vllama.settings import load
 
-    run(
-        load(
-            model=model or None,
-            lora=lora or None,
-            preload=preload or None,
-            pin=pin or None,
-            max_loaded_models=max_loaded_models,
-            host=host,
-            port=port,
-            keep_alive=keep_alive,
-            engine_url=engine_url,
-            log_level=log_level,
-            engine_profile=profile,
-            engine_python=engine_python,
-            vllm_port=vllm_port,
-            gpu_memory_utilization=gpu_memory_utilization,
-            max_model_len=max_model_len,
-            memory_limit=memory_limit,
-            max_loras=max_loras,
-            max_cpu_loras=max_cpu_loras,
-            max_lora_rank=max_lora_rank,
-            max_num_seqs=max_num_seqs,
-            tensor_parallel_size=tensor_parallel_size,
-            dtype=dtype,
-            quantization=quantization,
-            enforce_eager=enforce_eager,
-            tool_call_parser=tool_call_parser,
-            reasoning_parser=reasoning_parser,
-            vllm_args=context.obj or None,
-        ),
-        install_engine,
+    settings = load(
+        model=model or None,
+        lora=lora or None,
+        preload=preload or None,
+        pin=pin or None,
+        max_loaded_models=max_loaded_models,
+        host=host,
+        port=port,
+        keep_alive=keep_alive,
+        engine_url=engine_url,
+        log_level=log_level,
+        engine_profile=profile,
+        engine_python=engine_python,
+        vllm_port=vllm_port,
+        gpu_memory_utilization=gpu_memory_utilization,
+        max_model_len=max_model_len,
+        memory_limit=memory_limit,
+        max_loras=max_loras,
+        max_cpu_loras=max_cpu_loras,
+        max_lora_rank=max_lora_rank,
+        max_num_seqs=max_num_seqs,
+        tensor_parallel_size=tensor_parallel_size,
+        dtype=dtype,
+        quantization=quantization,
+        enforce_eager=enforce_eager,
+        tool_call_parser=tool_call_parser,
+        reasoning_parser=reasoning_parser,
+        vllm_args=context.obj or None,
     )
+    with loads_shown() as show_loads:
+        run(settings, install_engine, show_loads)

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -28,6 +27,7 @@ from vllama.engine.command import (
 from vllama.engine.engine import Engine, LaunchPlan
 from vllama.engine.footprint import Footprint, footprint
 from vllama.engine.install import Environment, Profile
+from vllama.engine.log_path import log_path
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
 from vllama.errors import ConfigError, EngineError
@@ -150,7 +150,7 @@ class Loader:
             variables=engine_environment(self._environment, os.environ, launch),
             url=address.url,
             name=name,
-            log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.log",
+            log=log_path(self._settings.home, name),
             stall_timeout=self._settings.load_timeout,
             size=size or needs.minimum,
             adapters=limits,
