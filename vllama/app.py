@@ -67,6 +67,8 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        if gateway.standby is not None:
+            gateway.standby.start()
         telling = asyncio.create_task(tell_loads(gateway.scheduler, gateway.show_loads), name="loads")
         preloading = asyncio.create_task(_preload(gateway), name="preload")
         try:
@@ -75,6 +77,8 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
             preloading.cancel()
             await asyncio.gather(preloading, return_exceptions=True)
             await gateway.scheduler.close()
+            if gateway.standby is not None:
+                await gateway.standby.close()
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
 
