@@ -16,6 +16,7 @@ from vllama.engine.client import EngineClient, translate_errors
 from vllama.engine.diagnose import explain
 from vllama.engine.install import Profile
 from vllama.engine.memory import gigabytes, read_memory
+from vllama.engine.prefetch import Work, beside
 from vllama.engine.process import EngineLog, EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
 from vllama.errors import EngineError
@@ -54,7 +55,7 @@ class LaunchPlan:
     name: what vLLM calls the model. stall_timeout: seconds without a line of output after which a start is given up.
     size: bytes of GPU memory (of RAM, on a CPU) planned for it. adapters: those it has room for, None for none.
     sleep_size: bytes of RAM that it takes while it sleeps, None where it cannot. full_context: what the model could
-    take in, in tokens, where vLLM is left to choose what fits.
+    take in, in tokens, where vLLM is left to choose what fits. meanwhile: what a thread does while the engine starts.
     """
 
     command: Sequence[str]
@@ -67,6 +68,7 @@ class LaunchPlan:
     adapters: AdapterLimits | None = None
     sleep_size: int | None = None
     full_context: int | None = None
+    meanwhile: Work = lambda _stop: None
 
 
 class Engine:
@@ -130,7 +132,8 @@ class Engine:
                 "run `vllama engine install --reinstall`",
             ) from error
         self._watcher = asyncio.create_task(self._watch(self._process), name=f"engine-watch-{self._process.pid}")
-        await self._until_healthy(self._process)
+        async with beside(self._plan.meanwhile):
+            await self._until_healthy(self._process)
         self.progress.enter(Phase.WARMING)
         await self._warm_up(self._process)
         with contextlib.suppress(EngineError):
