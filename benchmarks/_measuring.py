@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 
 from vllama.demo.dialogues import by_name
+from vllama.engine.engine import WARM_UP_PROMPT
 
-QUESTION = {"messages": list(by_name("hello").messages), "think": False, "options": {"temperature": 0}}
+PROMPT = [{"role": "user", "content": WARM_UP_PROMPT}]
+"""Long enough to be an engine's very first: see there."""
 ENDLESS = {"messages": list(by_name("song").messages), "think": False, "options": {"temperature": 0}}
 LOAD_S = 600.0
 """Deadline of whatever may start an engine."""
@@ -41,7 +43,8 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: 
 async def first_word(http: httpx.AsyncClient, model: str) -> float:
     """Seconds from asking until the first word of an answer, its load included. Reads the answer to its end."""
     began, first = time.monotonic(), 0.0
-    async with http.stream("POST", "/api/chat", json={"model": model, **QUESTION}) as reply:
+    body = {"model": model, "messages": PROMPT, "think": False, "options": {"temperature": 0, "num_predict": 16}}
+    async with http.stream("POST", "/api/chat", json=body) as reply:
         if reply.status_code != 200:
             raise RuntimeError((await reply.aread()).decode())
         async for line in reply.aiter_lines():
