@@ -69,10 +69,11 @@ async def singing(http: httpx.AsyncClient) -> AsyncIterator[None]:
         await asyncio.wait({singer})
 
 
-async def measure(
-    server: Server, parked: Served, plain: Served, arguments: argparse.Namespace
-) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
+Found = dict[str, list[float]]
+
+
+async def measure(server: Server, parked: Served, plain: Served, arguments: argparse.Namespace) -> Found:
+    found: Found = {way: [] for way in WAYS}
     model = "second" if arguments.second else "demo"
     async with client(parked.url) as standby, client(plain.url) as without:
 
