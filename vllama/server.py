@@ -205,8 +205,8 @@ def local_app(
     preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(
-        catalogue, scheduler, standby=standby, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings),
-        trusts_templates=_trusts_templates(settings),
+        catalogue, scheduler, standby=standby, store=store, preload=preload, on_gpu=on_gpu,
+        max_body=_max_body(settings), trusts_templates=_trusts_templates(settings),
     )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
 

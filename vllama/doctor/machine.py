@@ -12,12 +12,14 @@ from vllama.doctor.finding import Finding, ok, problem, warning
 from vllama.engine.command import names_any, user_arguments
 from vllama.engine.install import Profile, check_machine, detect_profile
 from vllama.engine.memory import gigabytes, read_memory
+from vllama.engine.startup import has_compiler
 from vllama.models.hub import cache_folder
 from vllama.settings import Settings
 
 _GIB = 2**30
 _ENGINE_RAM = 2 * _GIB
 """What vLLM's processes take before there are weights."""
+_STANDBY_RAM = _GIB
 _FILES = 4096
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is looked at only
 _SHARED = 64 * 2**20
@@ -31,7 +33,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     profile = settings.engine_profile or detect_profile()
     yield _system(profile)
     yield _processor(profile)
-    yield _memory()
+    yield _memory(settings)
     yield from _shared_memory(settings)
     yield _open_files()
     yield from _compiler(settings, profile)
@@ -63,11 +65,13 @@ def _processor_flags() -> frozenset[str]:
     return frozenset()
 
 
-def _memory() -> Finding:
+def _memory(settings: Settings) -> Finding:
     memory = read_memory(Profile.CPU)
     found = f"{gigabytes(memory.total)} of RAM, {gigabytes(memory.free)} free"
     if memory.free < _ENGINE_RAM:
         return problem("memory", found, f"an engine needs {gigabytes(_ENGINE_RAM)} besides its weights: end something")
+    if settings.standby and memory.free < _ENGINE_RAM + _STANDBY_RAM:
+        return warning("memory", found, "the standby has little room: end something, or use --no-standby")
     return ok("memory", found)
 
 
@@ -91,16 +95,15 @@ def _open_files() -> Finding:
 
 
 def _compiler(settings: Settings, profile: Profile) -> Iterator[Finding]:
-    """For kernels that are compiled when an engine starts: on GPUs always, on a CPU where the user asks for it."""
-    asked = names_any(user_arguments(settings), _COMPILES)
+    """For what is compiled when an engine starts: on GPUs Triton's kernels, on a CPU all, where the user asks for it."""
+    asked = settings.startup == "throughput" or names_any(user_arguments(settings), _COMPILES)
     if settings.enforce_eager or (profile is Profile.CPU and not asked):
         return
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "clang++", "c++"))), None)
-    if compiler is None:
+    if has_compiler():
+        yield ok("compiler", os.environ.get("CXX") or "g++")
+    else:
         advice = "install one (`apt install g++`), or use --enforce-eager"
         yield (problem if asked else warning)("compiler", "no C++ compiler", advice)
-    else:
-        yield ok("compiler", compiler)
 
 
 def check_disks(settings: Settings) -> Iterator[Finding]:

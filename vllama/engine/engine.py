@@ -16,8 +16,9 @@ from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
 from vllama.engine.diagnose import explain
 from vllama.engine.install import Profile
-from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.log import EngineLog
+from vllama.engine.memory import gigabytes, read_memory
+from vllama.engine.prefetch import Work, beside
 from vllama.engine.process import EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
 from vllama.engine.standby import Standby, StandbyError
@@ -60,7 +61,7 @@ class LaunchPlan:
     name: what vLLM calls the model. stall_timeout: seconds without a line of output after which a start is given up.
     size: bytes of GPU memory (of RAM, on a CPU) planned for it. adapters: those it has room for, None for none.
     sleep_size: bytes of RAM that it takes while it sleeps, None where it cannot. full_context: what the model could
-    take in, in tokens, where vLLM is left to choose what fits.
+    take in, in tokens, where vLLM is left to choose what fits. meanwhile: what a thread does while the engine starts.
     """
 
     command: Sequence[str]
@@ -73,6 +74,7 @@ class LaunchPlan:
     adapters: AdapterLimits | None = None
     sleep_size: int | None = None
     full_context: int | None = None
+    meanwhile: Work = lambda _stop: None
 
 
 class Engine:
@@ -143,20 +145,10 @@ class Engine:
         return False
 
     async def _start(self, standby: Standby | None) -> None:
-        log = EngineLog(self._plan.log, self.progress.read)
-        log.note(f"{self.name} is started {datetime.now().astimezone().isoformat(timespec='seconds')}")
         self.progress.enter(Phase.IMPORTING)
-        try:
-            process = await EngineProcess.launch(self._plan.command, self._plan.variables, log, standby)
-        except OSError as error:
-            log.close()
-            raise EngineError(
-                f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
-                "run `vllama engine install --reinstall`",
-            ) from error
-        self._process = process
-        self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
-        await self._until_healthy(process)
+        async with beside(self._plan.meanwhile):
+            process = await self._launch(standby)
+            await self._until_healthy(process)
         self.progress.enter(Phase.WARMING)
         await self._warm_up(process)
         with contextlib.suppress(EngineError):
@@ -167,6 +159,20 @@ class Engine:
         self.progress.enter(None)
         if (full := self._plan.full_context or 0) > (fitting := self.context_length or full):
             logger.info("%s: context %d of %d tokens: what fits in %s", self.name, fitting, full, gigabytes(self.size))
+
+    async def _launch(self, standby: Standby | None) -> EngineProcess:
+        log = EngineLog(self._plan.log, self.progress.read)
+        log.note(f"{self.name} is started {datetime.now().astimezone().isoformat(timespec='seconds')}")
+        try:
+            process = await EngineProcess.launch(self._plan.command, self._plan.variables, log, standby)
+        except OSError as error:
+            raise EngineError(
+                f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
+                "run `vllama engine install --reinstall`",
+            ) from error
+        self._process = process
+        self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
+        return process
 
     async def _until_healthy(self, process: EngineProcess) -> None:
         while not await self.client.healthy():

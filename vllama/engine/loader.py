@@ -8,12 +8,15 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from vllama.engine.adapters import adapter_launch, adapter_limits
 from vllama.engine.budget import Budget
+from vllama.engine.caches import Caches
 from vllama.engine.command import (
     Address,
     Launch,
@@ -30,7 +33,9 @@ from vllama.engine.install import Environment, Profile
 from vllama.engine.log_path import STANDBY, log_path
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
+from vllama.engine.prefetch import prefetch_weights
 from vllama.engine.standby import Standby
+from vllama.engine.startup import has_compiler, startup_arguments
 from vllama.errors import ConfigError, EngineError
 from vllama.models import hub
 from vllama.models.catalogue import Catalogue
@@ -74,6 +79,7 @@ class Loader:
         self._user = user_arguments(settings)
         self._gpus = _split_over(self._user)
         self._budget = Budget(settings.memory_limit)
+        self._caches = Caches(settings.home / "cache", environment.version)
         self._folder = _private_folder()
         self._started = 0
 
@@ -144,14 +150,14 @@ class Loader:
         size = share if share is not None else self._whole(needs)
         address = self._address()
         sleeps = self._sleeps(model, address)
-        launch = self._launch(limits, needs, size, sleeps)
+        launch = self._launch(limits, needs, size, sleeps) + Launch((), self._caches.variables(model.weights))
         arguments = vllm_arguments(
-            checkpoint.path, name, address, self._settings_for(checkpoint),
-            self._parsers(checkpoint), self._environment.profile, launch,
-        )  # fmt: skip
+            checkpoint.path, name, address, self._settings_for(checkpoint), self._parsers(checkpoint), launch
+        )
         return LaunchPlan(
             command=[*_launcher(self._environment), "serve", *_spare(self._environment), "--", *arguments],
             variables=engine_environment(self._environment, os.environ, launch),
+            meanwhile=partial(self._meanwhile, model.weights, checkpoint.path),
             url=address.url,
             name=name,
             log=log_path(self._settings.home, name),
@@ -162,6 +168,10 @@ class Loader:
             full_context=None if needs.asked else needs.context,
         )
 
+    def _meanwhile(self, weights: str, folder: Path, stop: threading.Event) -> None:
+        prefetch_weights(folder, stop)
+        self._caches.tidy(stop, keep=weights)
+
     def _whole(self, needs: Footprint) -> int | None:
         """For an only engine; None as long as nobody has looked what there is: then it is left to vLLM."""
         if self._budget.memory is None:
@@ -170,7 +180,7 @@ class Loader:
         return most if self._budget.memory.gpus else plan_on_cpu(needs, most, _given_cache()).useful
 
     def _launch(self, limits: AdapterLimits | None, needs: Footprint, size: int | None, sleeps: bool) -> Launch:
-        launch = Launch()
+        launch = Launch(self._startup())
         if limits is not None:
             launch += adapter_launch(limits, self._settings, self._environment.profile)
         if size is not None and self._budget.memory is not None:
@@ -178,6 +188,13 @@ class Loader:
         if sleeps:
             launch += Launch(("--enable-sleep-mode",), {"VLLM_SERVER_DEV_MODE": "1"})
         return launch
+
+    def _startup(self) -> tuple[str, ...]:
+        startup, profile = self._settings.startup, self._environment.profile
+        compiles = startup == "throughput" and has_compiler()
+        if startup == "throughput" and profile is Profile.CPU and not compiles:
+            logger.warning("there is no C++ compiler (g++, or what CXX names): models are not compiled")
+        return startup_arguments(startup, profile, self._user, compiles=compiles)
 
     def _sleeps(self, model: Model, address: Address) -> bool:
         """Whether the engine is started so that it can sleep: where it may have to make room for other weights.

@@ -121,8 +121,8 @@ class Guard:
     async def wait(self, pid: int) -> int:
         """The exit status of a guard that is no child of ours, once it is gone: SIGKILL's where it did not tell."""
         await self._over.wait()
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # ours all the same where its parent died and we adopt orphans
+        with contextlib.suppress(ChildProcessError):  # it is ours only where its parent died and we adopt orphans
+            os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
         status = _STATUS.search(self._told)
         return int(status[1]) if status else -signal.SIGKILL
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vllama.engine.log import EngineLog, Output
 from vllama.engine.install import Profile
+from vllama.engine.log import EngineLog, Output
 from vllama.engine.memory import gigabytes, pss, read_memory
 from vllama.errors import EngineError
 
