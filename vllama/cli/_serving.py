@@ -62,7 +62,7 @@ class _Board:
                 console=self.console, transient=True, refresh_per_second=10, get_renderable=self._text,
                 redirect_stderr=False, redirect_stdout=False,
             )  # fmt: skip
-            self._live.start()
+            self._live.start(refresh=True)
         elif not loading and self._live is not None:
             live, self._live = self._live, None
             live.stop()

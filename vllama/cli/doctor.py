@@ -21,13 +21,14 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Also see whether vLLM can be imported, some 20 s.")] = False,
 ) -> None:
     """Check the machine, the engine, the models and the server, and say what to do where something is wrong."""
+    from vllama.cli._address import server_url
     from vllama.doctor import Level, examine
 
     # What is wrong with models is told as findings.
     logging.getLogger("vllama").addHandler(logging.NullHandler())
     findings = []
     show = _show if form is Form.TEXT else lambda _: None
-    for finding in examine(deep=deep):
+    for finding in examine(server_url, deep=deep):
         findings.append(finding)
         show(finding)
     problems = sum(finding.level is Level.PROBLEM for finding in findings)

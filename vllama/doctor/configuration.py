@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+from vllama.config_file import config_file
 from vllama.doctor.finding import Finding, ok, problem, warning
 from vllama.errors import ConfigError
-from vllama.settings import Settings, config_file, load, unknown_variables
+from vllama.settings import Settings, load, unknown_variables
 
 _NAME = "settings"
 

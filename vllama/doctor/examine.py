@@ -2,15 +2,19 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vllama.doctor import configuration, engine, gpu, machine, models, port
 from vllama.doctor.finding import Check, Finding, problem
 from vllama.errors import VllamaError
+from vllama.settings import Settings
 
 
-def examine(*, deep: bool = False) -> Iterator[Finding]:
-    """What is found, in order. deep: also import vLLM, which takes its time."""
+def examine(server_url: Callable[[Settings], str], *, deep: bool = False) -> Iterator[Finding]:
+    """What is found, in order.
+
+    server_url: where commands look for the server that the settings name. deep: also import vLLM, which takes its time.
+    """
     settings, findings = configuration.read()
     yield from findings
     yield from run_checks(
@@ -20,7 +24,7 @@ def examine(*, deep: bool = False) -> Iterator[Finding]:
             Check("GPU", lambda: gpu.check(settings)),
             Check("engine", lambda: engine.check(settings, deep=deep), engine.seconds(deep=deep)),
             Check("models", lambda: models.check(settings), 30.0),
-            Check("server", lambda: port.check(settings)),
+            Check("server", lambda: port.check(settings, server_url(settings))),
         ]
     )
 

@@ -95,7 +95,7 @@ def _open_files() -> Finding:
 
 
 def _compiler(settings: Settings, profile: Profile) -> Iterator[Finding]:
-    """For what is compiled when an engine starts: on GPUs Triton's kernels, on a CPU all, where the user asks for it."""
+    """For what is compiled when an engine starts: on GPUs Triton's kernels, on a CPU all where that is asked for."""
     asked = settings.startup == "throughput" or names_any(user_arguments(settings), _COMPILES)
     if settings.enforce_eager or (profile is Profile.CPU and not asked):
         return

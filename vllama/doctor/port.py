@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 
-from vllama.cli._address import server_url
 from vllama.doctor.finding import Finding, ok, problem, warning
 from vllama.settings import Settings
 
@@ -14,13 +13,14 @@ _NAME = "server"
 _ELSEWHERE = "stop it, or choose another port with --port"
 
 
-def check(settings: Settings) -> Iterator[Finding]:
+def check(settings: Settings, url: str) -> Iterator[Finding]:
+    """url: where commands would look for the server."""
     key = os.environ.get("OLLAMA_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     if settings.port == 0:
         yield ok(_NAME, "it takes a port that is free")
         return
-    with httpx.Client(base_url=server_url(settings), headers=headers, trust_env=False, timeout=3.0) as client:
+    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=3.0) as client:
         try:
             version = _object(client.get("/api/version"))
         except (httpx.ConnectError, httpx.ConnectTimeout):
