@@ -45,6 +45,9 @@ def test_where_the_server_says(run, server, tmp_path):
     engine = {"name": "demo:latest", "models": ["demo:latest", "pirate:latest"], "log": str(path)}
     server.answers["GET /api/engines"] = (200, {"engines": [engine]})
     assert run("logs", "Pirate", url=server.url).out == "here\n"
+    path.unlink()
+    said = f"there is no {path} on this machine: the log lies where the server runs"
+    assert run("logs", "demo", url=server.url).err == f"vllama: {said}\n"
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ def test_a_line_for_each_change(run, server):
     server.answers["GET /api/engines/events"] = EVENTS
     done = run("ps", "--watch", url=server.url)
     assert re.sub(r"^\d\d:\d\d:\d\d ", "", done.out, flags=re.MULTILINE).splitlines() == [
-        "demo:latest: starting, reading weights 1 of 2 (50%)",
-        "standby: parked, 600 MB",
+        "demo:latest: starting, reading weights 50%",
+        "standby: parked",
         "demo:latest: ready",
         "demo:latest: ready, 2 running, 1 waiting",
         f"big:latest: failed, {FAILED}",

@@ -52,6 +52,16 @@ def test_who_uses_it(monkeypatch):
     assert found(monkeypatch, nvml(10 * GB))[1] == ("GPU 0", "warning", "70.0 GB are taken by nobody that can be seen")
 
 
+def test_what_the_driver_does_not_tell(monkeypatch):
+    def refuse(handle):
+        raise OSError("Not Supported")
+
+    module = nvml()
+    module.nvmlDeviceGetMemoryInfo = module.nvmlDeviceGetComputeRunningProcesses = refuse
+    ((_, level, said),) = found(monkeypatch, module)
+    assert (level, "compute capability 9.0, memory not told" in said) == ("ok", True)
+
+
 def test_a_driver_without_gpus(monkeypatch):
     ((_, level, said),) = found(monkeypatch, nvml(count=0))
     assert (level, said) == ("warning", "driver 580.65, which runs CUDA 13.0, but no GPU")

@@ -10,6 +10,7 @@ import pytest
 from vllama.doctor import machine
 from vllama.engine.install import Profile
 from vllama.engine.memory import Memory
+from vllama.errors import InstallError
 from vllama.settings import Settings
 
 GIB = 2**30
@@ -47,6 +48,16 @@ def test_the_processor(flags, has, level, words):
     finding = by_name(machine.check(settings()))["processor"]
     assert finding.level == level
     assert words in finding.found
+
+
+def test_a_machine_that_vllm_does_not_run_on(monkeypatch):
+    def refuse(profile):
+        raise InstallError("vLLM has no wheels for macOS", "use Linux")
+
+    monkeypatch.setattr(machine, "check_machine", refuse)
+    found = by_name(machine.check(settings()))
+    assert (found["machine"].level, found["machine"].advice) == ("problem", "use Linux")
+    assert "memory" in found
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ class Phases:
         """Go on to what a chunk says. Returns the phase that this ended, if one."""
         before, phase = self.now, str(chunk.get("status"))
         began = time.monotonic() - chunk.get("seconds", 0.0)
+        if before is not None and before.phase == phase:
+            began = min(began, before.began)
         over = phase == "success"
         self.now = None if over else Load(phase, chunk.get("fraction"), chunk.get("detail") or "", began)
         return before if before is not None and before.phase != phase else None

@@ -21,8 +21,7 @@ Event = tuple[str, Any]
 
 
 class Board:
-    """What the events told so far, of the engines whose names begin with `prefix`. began:
-    whether there were any. lost: why no more come, or ""."""
+    """What the events told so far, of the engines whose names begin with `prefix`. began: whether there were any."""
 
     def __init__(self, prefix: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self._prefix = prefix.lower()
@@ -30,11 +29,11 @@ class Board:
         self._engines: dict[str, tuple[Engine, float]] = {}
         self._standby: dict[str, Any] = {}
         self.began = False
-        self.lost = ""
+        self._lost = ""
 
     def take(self, event: Event) -> None:
         name, data = event
-        self.began, self.lost = True, ""
+        self.began, self._lost = True, ""
         if name == "engines":
             self._engines = {}
             for engine in data["engines"]:
@@ -46,6 +45,10 @@ class Board:
             self._engines.pop(data["name"], None)
         elif name == "standby":
             self._standby = data
+
+    def lose(self, why: str) -> None:
+        """Nothing more is known, and engines end with their server."""
+        self._engines, self._standby, self._lost = {}, {}, why
 
     def _put(self, engine: Engine) -> None:
         if engine["name"].lower().startswith(self._prefix):
@@ -60,7 +63,7 @@ class Board:
         now = self._clock()
         rows = [_row(engine, now - told) for engine, told in self._engines.values()]
         errors = [f"{name}: {engine['error']}" for name, (engine, _) in self._engines.items() if engine["error"]]
-        below = [*errors, *filter(None, [standby_line(self._standby), self.lost])]
+        below = [*errors, *filter(None, [standby_line(self._standby), self._lost])]
         return table([_HEAD, *rows]) + "".join(f"\n{line}" for line in below)
 
 
@@ -86,7 +89,7 @@ def phase_text(engine: Engine) -> str:
 
 
 def standby_line(standby: dict[str, Any]) -> str:
-    if not standby:
+    if not standby.get("state"):
         return ""
     memory = f", {human_size(standby['memory'])}" if standby.get("memory") else ""
     reason = f": {standby['reason']}" if standby.get("reason") else ""
@@ -146,7 +149,7 @@ def _follow(server: "Server", board: Board) -> None:
     except VllamaError:
         if not board.began:
             raise
-    board.lost = "the server has gone: waiting for it to come back (Ctrl-C ends)"
+    board.lose("the server has gone: waiting for it to come back (Ctrl-C ends)")
 
 
 def _print_lines(server: "Server", prefix: str) -> None:
@@ -165,19 +168,24 @@ def _lines(event: Event, prefix: str) -> Iterator[tuple[str, str]]:
     if name == "engines":
         engines: list[Engine] = data["engines"]
         told = [(engine["name"], _line(engine)) for engine in engines]
-        told.append(("standby", standby_line(data.get("standby") or {})))
+        told.append(("standby", _standby_line(data.get("standby") or {})))
     elif name == "engine":
         told = [(data["name"], _line(data))]
     elif name == "gone":
         told = [(data["name"], f"{data['name']}: gone")]
     else:
-        told = [("standby", standby_line(data))]
+        told = [("standby", _standby_line(data))]
     yield from ((who, line) for who, line in told if line and who.lower().startswith(prefix))
 
 
+def _standby_line(standby: dict[str, Any]) -> str:
+    return standby_line(standby | {"memory": 0})
+
+
 def _line(engine: Engine) -> str:
-    requests = engine["requests"]
-    parts = [engine["state"], phase_text(engine), engine["error"]]
+    """Without what changes all the time."""
+    requests, tenth = engine["requests"], "" if engine["fraction"] is None else f" {int(engine['fraction'] * 10) * 10}%"
+    parts = [engine["state"], f"{engine['phase']}{tenth}" if engine["phase"] else "", engine["error"]]
     if any(requests.values()):
         parts.insert(1, f"{requests['running']} running, {requests['waiting']} waiting")
     return f"{engine['name']}: {', '.join(filter(None, parts))}"

@@ -10,6 +10,7 @@ import typer
 from vllama.cli._options import Form, FormOption, print_json
 from vllama.cli._table import table
 from vllama.cli._words import human_size, human_time
+from vllama.errors import VllamaError
 
 _Prefix = Annotated[str, typer.Argument(help="Only names that begin so.", show_default=False)]
 
@@ -45,9 +46,9 @@ def _watch(prefix: str, form: Form) -> None:
 
 def _print_failures(prefix: str) -> None:
     """Of models that did not load, which a server of Ollama's does not tell."""
-    from vllama.cli._client import Refused, connect
+    from vllama.cli._client import connect
 
-    with connect() as server, contextlib.suppress(Refused):
+    with connect() as server, contextlib.suppress(VllamaError):
         for engine in server.get("/api/engines")["engines"]:
             if engine["state"] == "failed" and engine["name"].lower().startswith(prefix.lower()):
                 print(f"{engine['name']}: failed: {engine['error']}", file=sys.stderr)

@@ -93,8 +93,12 @@ def _told(settings: "Settings", model: str) -> Path | None:
     from vllama.cli._client import connect
     from vllama.cli._engines import engine_of
 
+    engine = None
     with connect(settings) as server, contextlib.suppress(VllamaError):
         engine = engine_of(server, model)
-        path = Path(engine["log"] or "") if engine is not None else None
-        return path if path is not None and path.is_file() else None
-    return None
+    if engine is None or not engine["log"]:
+        return None
+    path = Path(engine["log"])
+    if not path.is_file():
+        raise VllamaError(f"there is no {path} on this machine", "the log lies where the server runs")
+    return path

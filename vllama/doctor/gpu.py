@@ -1,7 +1,7 @@
 """NVIDIA GPUs: what they are, and who uses them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,12 @@ def _look(nvml: Any) -> Iterator[Finding]:
 
 def _look_at(nvml: Any, handle: Any, name: str, driver: str) -> Iterator[Finding]:
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    yield ok(
-        name,
-        f"{nvml.nvmlDeviceGetName(handle)}, compute capability {major}.{minor}, "
-        f"{gigabytes(memory.free)} of {gigabytes(memory.total)} free, {driver}",
-    )
+    memory = _ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+    free = f"{gigabytes(memory.free)} of {gigabytes(memory.total)} free" if memory is not None else "memory not told"
+    yield ok(name, f"{nvml.nvmlDeviceGetName(handle)}, compute capability {major}.{minor}, {free}, {driver}")
     users = list(_users(nvml, handle))
     taken = f"used by {', '.join(users)}" if users else ""
-    if memory.free < _MUCH * memory.total:
+    if memory is not None and memory.free < _MUCH * memory.total:
         advice = "models that do not fit beside them wait: end what you do not need"
         yield warning(name, taken or f"{gigabytes(memory.used)} are taken by nobody that can be seen", advice)
     elif taken:
@@ -68,9 +65,16 @@ def _look_at(nvml: Any, handle: Any, name: str, driver: str) -> Iterator[Finding
 
 
 def _users(nvml: Any, handle: Any) -> Iterator[str]:
-    for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+    for process in _ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ():
         size = f" ({gigabytes(process.usedGpuMemory)})" if process.usedGpuMemory else ""
         name = "of another container"
         with contextlib.suppress(psutil.Error):
             name = psutil.Process(process.pid).name()
         yield f"process {process.pid} {name}{size}"
+
+
+def _ask(function: Callable[[Any], Any], handle: Any) -> Any:
+    """None where the driver does not tell: of GPUs that share the machine's RAM, or are virtual."""
+    with contextlib.suppress(Exception):
+        return function(handle)
+    return None

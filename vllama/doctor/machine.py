@@ -13,6 +13,7 @@ from vllama.engine.command import names_any, user_arguments
 from vllama.engine.install import Profile, check_machine, detect_profile
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.startup import has_compiler
+from vllama.errors import InstallError
 from vllama.models.hub import cache_folder
 from vllama.settings import Settings
 
@@ -40,8 +41,12 @@ def check(settings: Settings) -> Iterator[Finding]:
 
 
 def _system(profile: Profile) -> Finding:
-    check_machine(profile)  # raises what is wrong with it, which is told as a problem
-    return ok("machine", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
+    found = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    try:
+        check_machine(profile)
+    except InstallError as error:
+        return problem("machine", f"{found}: {error.message}", error.advice)
+    return ok("machine", found)
 
 
 def _processor(profile: Profile) -> Finding:
