@@ -54,11 +54,8 @@ def _processor(profile: Profile) -> Finding:
     flags = _processor_flags()
     known = [text for flag, text in _INSTRUCTIONS.items() if flag in flags]
     found = ", ".join([f"{cores} core{'s' if cores > 1 else ''}", *known])
-    if profile is Profile.CPU and platform.machine() == "x86_64" and flags:
-        if "avx2" not in flags:
-            return problem("processor", f"{found}: no AVX2", "without a GPU, vLLM needs it: use another machine")
-        if "avx512f" not in flags:
-            return warning("processor", f"{found}: no AVX-512", "models run, but slowly: a newer processor has it")
+    if profile is Profile.CPU and platform.machine() == "x86_64" and flags and "avx2" not in flags:
+        return problem("processor", f"{found}: no AVX2", "without a GPU, vLLM needs it: use another machine")
     return ok("processor", found)
 
 
