@@ -22,7 +22,10 @@ def engine(name="demo:latest", **more):
 
 
 STANDBY = {"state": "parked", "pid": 7, "memory": 600_000_000, "reason": ""}
-LOADING = engine(state="starting", phase="reading weights", fraction=0.5, detail="1 of 2", seconds=3.0)
+LOADING = engine(
+    state="starting", phase="reading weights", fraction=0.5, detail="1 of 2", seconds=3.0,
+    requests={"running": 0, "waiting": 1},
+)  # fmt: skip
 
 
 def event(name, data):
@@ -91,7 +94,7 @@ def test_the_table():
     columns = [re.split(r"\s{4,}", line) for line in board.text.splitlines()]
     assert columns == [
         ["NAME", "STATE", "PHASE", "SECONDS", "MEMORY", "REQUESTS", "TOKENS/S", "RESTARTS"],
-        ["demo:latest", "starting", "reading weights 1 of 2 (50%)", "5", "1.1 GB", "0+0", "-", "0"],
+        ["demo:latest", "starting", "reading weights 1 of 2 (50%)", "5", "1.1 GB", "0+1", "-", "0"],
         ["big:latest", "failed", "-", "9", "1.1 GB", "0+0", "-", "0"],
         ["x:latest", "ready", "-", "9", "-", "2+1", "31.2", "0"],
         [""],

@@ -186,6 +186,6 @@ def _line(engine: Engine) -> str:
     """Without what changes all the time."""
     requests, tenth = engine["requests"], "" if engine["fraction"] is None else f" {int(engine['fraction'] * 10) * 10}%"
     parts = [engine["state"], f"{engine['phase']}{tenth}" if engine["phase"] else "", engine["error"]]
-    if any(requests.values()):
+    if engine["state"] == "ready" and any(requests.values()):
         parts.insert(1, f"{requests['running']} running, {requests['waiting']} waiting")
     return f"{engine['name']}: {', '.join(filter(None, parts))}"
