@@ -73,8 +73,12 @@ class Served:
 
     def engine_processes(self, model: str = "") -> list[int]:
         """Every process that this gateway's engines consist of, or the one of them that serves a model."""
-        wanted = {"vllama_engine", model} - {""}
-        guards = [child.pid for child in psutil.Process(self.process.pid).children() if wanted <= {*child.cmdline()}]
+        guards = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                words = {*" ".join(process.cmdline()).split()}  # forked ones show theirs as one text
+                if {"vllama_engine", "serve", model} - {""} <= words and os.getsid(process.pid) == process.pid:
+                    guards.append(process.pid)
         return [pid for guard in guards for pid in session_members(guard)]
 
     def engine_metric(self, name: str, model: str = "demo:latest") -> float:
