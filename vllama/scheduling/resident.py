@@ -208,7 +208,7 @@ class Resident:
 
     def lease(self, tenant: Tenant) -> Lease:
         assert self.engine is not None
-        return Lease(self.engine.client, tenant.model, self.engine.context_length)
+        return Lease(self.engine.client, tenant.model, self.engine.context_length, self.engine)
 
     def unplaced(self) -> list[Tenant]:
         """Those whose adapter is not on the engine, nor on its way there, though the engine is ready."""
