@@ -15,7 +15,7 @@ async def test_an_engine_that_died_is_replaced(scheduler: LocalScheduler, engine
     await user.entered()
     engines.last.die()
     await settle()
-    assert scheduler.loaded() == []
+    assert scheduler.loaded() == [Loaded(A, INF, None, State.STARTING, 0)], "it comes back"
     assert engines.events == ["start a"], "its users are still reading"
     await asyncio.wait_for(once(scheduler, A), 1)
     assert engines.events == ["start a", "stop a", "start a"]
