@@ -1,15 +1,19 @@
 """What went wrong with which weights."""
 
 import copy
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vllama.engine.engine import State
-from vllama.errors import VllamaError
+from vllama.errors import EngineError, VllamaError
+from vllama.models.model import Model
 from vllama.scheduling.attempts import Attempts
 from vllama.scheduling.report import Report
 from vllama.scheduling.resident import Resident
+
+logger = logging.getLogger("vllama.scheduler")
 
 _MOST = 100
 
@@ -87,3 +91,13 @@ class Failures:
         if len(self._pasts) > _MOST:
             del self._pasts[next(iter(self._pasts))]
         return past
+
+
+def told(model: Model, error: BaseException) -> VllamaError:
+    """What those who wait are told, and the log."""
+    if isinstance(error, VllamaError):
+        logger.error("%s", error)
+        return error
+    name = model.name.short
+    logger.error("loading %s failed", name, exc_info=error)
+    return EngineError(f"loading {name} failed: {error!r}", "this is a fault of vllama's: report it")

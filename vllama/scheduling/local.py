@@ -10,7 +10,7 @@ from vllama.engine.progress import Phase, Progress
 from vllama.errors import EngineError, VllamaError
 from vllama.models.model import Model
 from vllama.scheduling.engines import Engines
-from vllama.scheduling.failures import Failures
+from vllama.scheduling.failures import Failures, told
 from vllama.scheduling.mover import Mover
 from vllama.scheduling.placing import place
 from vllama.scheduling.report import Report
@@ -254,7 +254,6 @@ class LocalScheduler:
         return self._waiters.count(resident.weights, adapter) > 0
 
     def waited_for(self) -> list[Model]:
-        """What is waited for, in the order of those who wait."""
         return [waiter.model for waiter in self._waiters]
 
     def fail(self, resident: Resident, error: BaseException, *, held: bool = True) -> None:
@@ -264,9 +263,9 @@ class LocalScheduler:
         """
         if resident.engine is None:
             self._residents.pop(resident.weights, None)
-        told = self._refuse_for(resident, error)
+        refusal = self._refuse_for(resident, error)
         if self._residents.get(resident.weights) is not resident:
-            self._failures.note(resident, told, held=held)
+            self._failures.note(resident, refusal, held=held)
             if resident.outlasting():
                 self._call_again(resident, self._failures.delay(resident.weights) if held else 0.0)
         self.noted()
@@ -335,12 +334,7 @@ class LocalScheduler:
 
     def _refuse_for(self, resident: Resident, error: BaseException, adapter: str | None = None) -> VllamaError:
         """Gives what those who wait are told."""
-        name = resident.model.name.short
-        if isinstance(error, VllamaError):
-            logger.error("%s", error)
-        else:
-            logger.error("loading %s failed", name, exc_info=error)
-            error = EngineError(f"loading {name} failed: {error!r}", "this is a fault of vllama's: report it")
+        error = told(resident.model, error)
         self._waiters.refuse(
             error,
             lambda model: model.weights == resident.weights and adapter in (None, model.engine_name),

@@ -9,40 +9,21 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from vllama.engine.engine import State
 from vllama.errors import EngineError
-from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
 from vllama.scheduling.memory import FreeMemory
 from vllama.scheduling.plan import Demand
+from vllama.scheduling.queue import Queue
 from vllama.scheduling.resident import Resident
 from vllama.scheduling.room import Drain, Evict, Start, next_step, no_room
-from vllama.scheduling.shelf import Changed
 
 logger = logging.getLogger("vllama.scheduler")
 
 _LONGEST_SLEEP_S = 86400.0
 _LOOK_AGAIN_S = 10.0
 """For room for what comes back by itself: others than our engines may have taken it."""
-
-
-class Queue(Protocol):
-    """Those who wait, as the mover sees them."""
-
-    def serve(self) -> None: ...
-    def place_all(self, resident: Resident) -> None: ...
-    def fail(self, resident: Resident, error: BaseException, *, held: bool = True) -> None: ...
-    def lost(self, resident: Resident) -> None: ...
-    def follow(self, resident: Resident) -> Resident: ...
-    def call_warm(self) -> None: ...
-    def started(self, resident: Resident) -> None: ...
-    def opened(self, resident: Resident) -> None: ...
-    def noted(self) -> None: ...
-    def succeed(self, resident: Resident) -> None: ...
-    def waited_for(self) -> list[Model]: ...
-    def adapter_moved(self, resident: Resident) -> Changed: ...
 
 
 class Mover:
