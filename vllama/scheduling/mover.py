@@ -71,11 +71,10 @@ class Mover:
             await asyncio.wait({self._task})
 
     async def _move(self) -> None:
-        while not self._closed and (self._residents or self._queue.waited_for()):
+        while not self._closed and self._has_work():
             self._changed.clear()
             for resident in self._residents.values():
                 resident.tick()
-            self._queue.call_warm()
             wanted = self._next_to_load()
             if wanted is None:
                 self._reopen()
@@ -93,6 +92,11 @@ class Mover:
             else:
                 await self._pause()
         await asyncio.gather(*map(self._remove, list(self._residents.values())))
+
+    def _has_work(self) -> bool:
+        if not self._draining:
+            self._queue.call_warm()
+        return bool(self._residents or self._queue.waited_for())
 
     def _reopen(self) -> None:
         for resident in self._residents.values():

@@ -257,8 +257,8 @@ class Resident:
             if not any(tenant.pinned for tenant in tenants):
                 used = any(tenant.users for tenant in tenants)
                 last = max((tenant.idle_since or 0.0 for tenant in tenants), default=0.0)
-                candidates.append((used, last, adapter))
-        used, _, rival = min(candidates, default=(False, 0.0, None))
+                candidates.append((used, any(tenant.warm for tenant in tenants), last, adapter))
+        used, _, _, rival = min(candidates, default=(False, False, 0.0, None))
         return rival, used
 
     def must_go(self, *, waited: bool, pressed: bool, draining: bool) -> bool:
