@@ -174,6 +174,7 @@ async def test_every_change_is_noted(scheduler: LocalScheduler, engines: Engines
         (State.READY, Phase.WARMING, 1, 0, ""),
         (State.READY, None, 0, 0, ""),
         (State.FAILED, None, 0, 0, "killed"),
+        (State.STARTING, Phase.DOWNLOADING, 0, 0, ended),
         (State.STARTING, Phase.WAITING, 0, 0, ended),
         (State.STARTING, None, 0, 0, ended),
         (State.STOPPING, None, 0, 0, ""),
