@@ -87,6 +87,13 @@ async def test_ready_after_the_first_prompt(make: Make) -> None:
     assert not alive(processes)
 
 
+async def test_something_is_done_while_it_starts(make: Make) -> None:
+    ends = list[bool]()
+    engine = make(planned={"meanwhile": lambda stop: ends.append(stop.wait(10))})
+    await asyncio.wait_for(engine.start(), 10)
+    assert ends == [True]
+
+
 async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> None:
     engine = make(warm_up="404", context=0)
     await asyncio.wait_for(engine.start(), 10)
