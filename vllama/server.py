@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from types import FrameType
 
@@ -198,9 +198,11 @@ def local_app(
         keep_alive=settings.keep_alive,
         max_queue=settings.max_queue,
         max_loaded=_max_loaded(settings, environment.profile),
-        pinned=frozenset(_named(catalogue, name).name.key for name in settings.pin),
+        pinned=_keys(catalogue, settings.pin),
+        warm=_keys(catalogue, settings.keep_warm),
     )
-    preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
+    first = dict.fromkeys((*settings.pin, *settings.preload, *settings.keep_warm))
+    preload = [_named(catalogue, name) for name in first]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(
         catalogue, scheduler, standby=standby, store=store, preload=preload, on_gpu=on_gpu,
@@ -215,15 +217,19 @@ def _max_loaded(settings: Settings, profile: Profile) -> int:
     return settings.max_loaded_models or most_engines(profile)
 
 
+def _keys(catalogue: Catalogue, names: Iterable[str]) -> frozenset[str]:
+    return frozenset(_named(catalogue, name).name.key for name in names)
+
+
 def _named(catalogue: Catalogue, name: str) -> Model:
-    """The model to preload or to pin. Raises ConfigError where there is none, with the nearest, or it is broken."""
+    """A model that a setting names. Raises ConfigError where there is none, with the nearest, or it is broken."""
     if is_valid(name) and (model := catalogue.find(parse(name))) is not None:
         if model.fault is not None:
             raise model.fault
         return model
     near = get_close_matches(name, [model.name.short for model in catalogue], n=1, cutoff=0.0)
     advice = f"did you mean {near[0]}?" if near else "name a model that is served"
-    raise ConfigError(f"there is no model {name!r} to preload or pin", advice)
+    raise ConfigError(f"there is no model {name!r} to preload, pin or keep warm", advice)
 
 
 def _trusts_templates(settings: Settings) -> bool:
