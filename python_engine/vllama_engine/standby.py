@@ -23,6 +23,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vllama_engine.guard import end_with_parent
@@ -112,9 +113,8 @@ def _danger() -> str:
 
 def _driver_is_initialized() -> bool:
     """Whether anything called `cuInit`, after which CUDA is of no use in a forked process."""
-    with open("/proc/self/maps") as maps:
-        if "libcuda.so" not in maps.read():
-            return False
+    if "libcuda.so" not in Path("/proc/self/maps").read_text():
+        return False
     driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
     return bool(driver.cuCtxGetCurrent(ctypes.byref(context)) != _NOT_INITIALIZED)
 

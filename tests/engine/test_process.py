@@ -17,8 +17,8 @@ import uvloop
 
 from tests.engine.conftest import FakeVllm, child_pid, until, until_gone
 from tests.served import alive
-from vllama.engine import process as process_module
 from vllama.engine import log as log_module
+from vllama.engine import process as process_module
 from vllama.engine.log import EngineLog
 from vllama.engine.process import EngineProcess, session_members
 
