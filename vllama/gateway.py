@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from vllama.engine.client import EngineClient
+from vllama.engine.stats import Stats
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
@@ -22,6 +24,25 @@ logger = logging.getLogger("vllama")
 _FRESH_S = 1.0
 
 
+class Standby(Protocol):
+    """A parked process that engines are forked from.
+
+    state: "starting", "parked", "failed" or "off", and `reason`, why it is one of the last two. pid: None where there
+    is none.
+    """
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def reason(self) -> str: ...
+
+    def memory(self) -> int:
+        """Bytes of RAM that it holds. Blocks for some milliseconds: a thread's work."""
+        ...
+
+
 @dataclass
 class Gateway:
     """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
@@ -29,6 +50,7 @@ class Gateway:
     store: where made and pulled models are kept, None where the models are somebody else's. preload: what to load at
     once, in this order. on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as
     it arrives and unpacked. trusts_templates: whether clients may send chat templates of their own.
+    standby: None where engines are never forked. stats: of the engines. stopping: nothing that only watches goes on.
     """
 
     catalogue: Catalogue
@@ -39,9 +61,18 @@ class Gateway:
     on_gpu: bool = True
     max_body: int = 256 * 2**20
     trusts_templates: bool = False
+    standby: Standby | None = None
+    stats: Stats = field(default_factory=Stats)
+    stopping: bool = False
     _looked: float = -math.inf
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _noted: set[str] = field(default_factory=set)
+
+    def drain(self) -> None:
+        """The server stops: end what waits and what watches. Requests that run go on."""
+        self.stopping = True
+        self.scheduler.drain()
+        self.scheduler.changes.note()  # which wakes those who watch
 
     async def find(self, name: ModelName) -> Model | None:
         """The model of that name, or from the hub repository that the name reads as, None where there is none."""

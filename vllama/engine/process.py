@@ -220,10 +220,20 @@ def session_members(session: int) -> list[int]:
 
 
 def resident(session: int) -> int:
-    """Bytes of RAM that a session's processes have each to themselves."""
-    found = 0
-    for pid in session_members(session):
-        with contextlib.suppress(psutil.Error):
-            memory = psutil.Process(pid).memory_info()
-            found += memory.rss - memory.shared
-    return found
+    """Bytes of RAM that a session's processes hold: of pages that are shared with others, as a fork's are, their part.
+
+    Pages of files are not counted, which the kernel drops where it needs room.
+    """
+    return sum(map(_held, session_members(session)))
+
+
+def _held(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        shares = [int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))]
+        if shares:
+            return 1024 * sum(shares)
+    with contextlib.suppress(psutil.Error):  # an old kernel, or a process that may not be looked into
+        memory = psutil.Process(pid).memory_info()
+        return int(memory.rss - memory.shared)
+    return 0
