@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Phase(enum.StrEnum):
-    """What a person wants to know of a cold start. The first two come before there is an engine."""
+    """What a person wants to know of a load. The first two come before there is an engine."""
 
     DOWNLOADING = "downloading"
     WAITING = "waiting for room"
@@ -18,6 +18,7 @@ class Phase(enum.StrEnum):
     ALLOCATING = "allocating KV cache"
     CAPTURING = "capturing graphs"
     WARMING = "warming up"
+    WAKING = "waking up"
 
 
 _SIGNS = (

@@ -56,9 +56,8 @@ class Loading:
     def _status(self) -> LoadingStatus:
         report = self.report()
         if report is None or report.phase is None:
-            waking = report is not None and report.state is State.ASLEEP
-            waited_for = "waking up" if waking else Phase.WAITING
-            return LoadingStatus(waited_for, None if waking else Phase.WAITING, None, "", 0.0)
+            phase = Phase.WAKING if report is not None and report.state is State.ASLEEP else Phase.WAITING
+            return LoadingStatus(phase, phase, None, "", 0.0)
         seconds = max(0.0, report.seconds - sum(step.seconds for step in report.steps))
         return LoadingStatus(report.phase, report.phase, report.fraction, report.detail, round(seconds, 3))
 

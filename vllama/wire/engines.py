@@ -65,10 +65,10 @@ class WarmupRequest(Named):
 
 
 class LoadingStatus(Struct):
-    """Where a model's load is. status: the phase, or what else is waited for. seconds: how long it has been there."""
+    """Where a model's load is. status: the same as its phase. seconds: since the phase began."""
 
     status: str
-    phase: str | None
+    phase: str
     fraction: float | None
     detail: str
     seconds: float
