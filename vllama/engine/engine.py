@@ -154,7 +154,8 @@ class Engine:
         silence = time.monotonic() - self.progress.changed_at
         if silence > self._plan.stall_timeout:
             raise EngineError(
-                f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
+                f"the engine of {self._plan.name} was given up: no progress for {silence:.0f} s"
+                f" while {self.progress.phase}",
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
             )
 
