@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 
 from vllama.engine.client import EngineClient
+from vllama.engine.standby import Standby
 from vllama.engine.stats import Stats
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue
@@ -24,44 +24,26 @@ logger = logging.getLogger("vllama")
 _FRESH_S = 1.0
 
 
-class Standby(Protocol):
-    """A parked process that engines are forked from.
-
-    state: "starting", "parked", "failed" or "off", and `reason`, why it is one of the last two. pid: None where there
-    is none.
-    """
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def reason(self) -> str: ...
-
-    def memory(self) -> int:
-        """Bytes of RAM that it holds. Blocks for some milliseconds: a thread's work."""
-        ...
-
-
 @dataclass
 class Gateway:
     """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
 
-    store: where made and pulled models are kept, None where the models are somebody else's. preload: what to load at
-    once, in this order. on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as
-    it arrives and unpacked. trusts_templates: whether clients may send chat templates of their own.
-    standby: None where engines are never forked. stats: of the engines. stopping: nothing that only watches goes on.
+    standby: who forks the engines, started and closed by the application. store: where made and pulled models are kept,
+    None where the models are somebody else's. preload: what to load at once, in this order. on_gpu: whether loaded
+    models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked. trusts_templates:
+    whether clients may send chat templates of their own. stats: of the engines. stopping: nothing that only watches
+    goes on.
     """
 
     catalogue: Catalogue
     scheduler: Scheduler
     attached: EngineClient | None = None
+    standby: Standby | None = None
     store: Store | None = None
     preload: Sequence[Model] = ()
     on_gpu: bool = True
     max_body: int = 256 * 2**20
     trusts_templates: bool = False
-    standby: Standby | None = None
     stats: Stats = field(default_factory=Stats)
     stopping: bool = False
     _looked: float = -math.inf

@@ -87,6 +87,13 @@ async def test_ready_after_the_first_prompt(make: Make) -> None:
     assert not alive(processes)
 
 
+async def test_something_is_done_while_it_starts(make: Make) -> None:
+    ends = list[bool]()
+    engine = make(planned={"meanwhile": lambda stop: ends.append(stop.wait(10))})
+    await asyncio.wait_for(engine.start(), 10)
+    assert ends == [True]
+
+
 async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> None:
     engine = make(warm_up="404", context=0)
     await asyncio.wait_for(engine.start(), 10)
@@ -130,9 +137,7 @@ async def test_a_first_prompt_without_an_answer_fails_the_start(make: Make) -> N
 async def test_a_silent_start_is_given_up(make: Make) -> None:
     began = time.monotonic()
     text = await failure_of(make(end="hang", ignore=True, stall_timeout=0.4))
-    assert re.search(
-        r"was given up: no progress for \d s while importing: allow more with OLLAMA_LOAD_TIMEOUT", text
-    )
+    assert re.search(r"was given up: no progress for \d s while importing: allow more with OLLAMA_LOAD_TIMEOUT", text)
     assert 0.4 <= time.monotonic() - began < 6
 
 
