@@ -39,8 +39,8 @@ async def _overview(gateway: Gateway) -> Overview:
 
 
 async def _status(gateway: Gateway, report: Report) -> EngineStatus:
-    asks = report.state is State.READY and report.client is not None
-    usage = await gateway.stats.usage(report.client) if asks and report.client else None
+    client = report.client if report.state is State.READY else None
+    usage = await gateway.stats.usage(client) if client is not None else None
     running, waiting = (usage.running, usage.waiting) if usage else (report.requests, 0)
     return EngineStatus(
         name=report.names[0],
