@@ -44,8 +44,8 @@ _SIGNS = (
     (re.compile(r"Capturing CUDA graphs|for CUDA graph capture"), Phase.CAPTURING),
     (re.compile(r"init engine \(profile, create kv cache, warmup model\) took"), Phase.WARMING),
 )
-"""How each phase begins, as the log of vLLM 0.32 tells it. Lines that end something are mostly no signs: on a CPU the
-cache is allocated before anything is compiled, on a GPU after."""
+"""How each phase begins, as the log of vLLM 0.32 tells it. Lines that only tell the end of something are no signs: what
+comes next is not the same on all platforms, nor for all models."""
 
 _STAGES = {Phase.READING: 1, Phase.COMPILING: 2, Phase.ALLOCATING: 2, Phase.CAPTURING: 2, Phase.WARMING: 3}
 """Later ones are not left for earlier ones. Those of the middle one may take turns: kernels are compiled before and
