@@ -240,7 +240,7 @@ async def test_how_fast_a_busy_engine_is_while_somebody_watches(
     monkeypatch.setattr(engines_module, "_REFRESH_S", 0.02)
     clock = itertools.count()
     alone.gateway.stats = Stats(lambda: float(next(clock)))
-    alone.engine.script(*(whole(metrics(1, 0, tokens)) for tokens in (0, 100)))
+    alone.engine.script(whole(metrics(1, 0, 0)), whole(metrics(0, 0, 100)))
     alone.engine.answer = whole(metrics(0, 0, 100))
     scheduler.tell(weights="w", names=("demo:latest",), state=State.READY, client=scheduler.client)
     async with watch(alone) as events:

@@ -93,7 +93,9 @@ async def _events(gateway: Gateway) -> AsyncGenerator[bytes, None]:
 
 
 def _works(overview: Overview) -> bool:
-    return any(one.state == State.STARTING or one.requests.running for one in overview.engines)
+    """Or did so until now: that it generates nothing any more is to be told, too."""
+    engines = overview.engines
+    return any(one.state == State.STARTING or one.requests.running or one.tokens_per_second for one in engines)
 
 
 def _differences(told: Overview, now: Overview) -> Iterator[bytes]:

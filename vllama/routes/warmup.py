@@ -37,7 +37,7 @@ async def _warm(scheduler: Scheduler, model: Model, keep_alive: float | None) ->
         async with contextlib.aclosing(loading.statuses()) as statuses:
             async for status in statuses:
                 yield status
-        yield Warmed(time.monotonic_ns() - began, _phases(loading))
+        yield Warmed(total_duration=time.monotonic_ns() - began, phases=_phases(loading))
 
 
 def _phases(loading: Loading) -> list[PhaseTime]:

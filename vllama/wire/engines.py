@@ -74,9 +74,9 @@ class LoadingStatus(Struct):
     seconds: float
 
 
-class Warmed(Struct):
+class Warmed(Struct, kw_only=True):
     """The end of a load. total_duration: nanoseconds. phases: none where the model was loaded already."""
 
+    status: str = "success"
     total_duration: int
     phases: list[PhaseTime]
-    status: str = "success"
