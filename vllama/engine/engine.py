@@ -88,6 +88,7 @@ class Engine:
         self._plan = plan
         self._standby = standby
         self._process: EngineProcess | None = None
+        self._launched_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self.client = EngineClient(plan.url)
@@ -170,7 +171,7 @@ class Engine:
                 f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
                 "run `vllama engine install --reinstall`",
             ) from error
-        self._process = process
+        self._process, self._launched_at = process, time.monotonic()
         self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
         return process
 
@@ -183,7 +184,7 @@ class Engine:
 
     def _check_alive(self, process: EngineProcess) -> None:
         self._check_ended(process)
-        silence = time.monotonic() - self.progress.changed_at
+        silence = time.monotonic() - max(self.progress.changed_at, self._launched_at)
         if self.fast and self.progress.phase is Phase.IMPORTING and silence > _FORKED_SILENCE_S:
             raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
