@@ -189,7 +189,8 @@ class Engine:
             raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
             raise EngineError(
-                f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
+                f"the engine of {self._plan.name} was given up: no progress for {silence:.0f} s"
+                f" while {self.progress.phase}",
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
             )
 
