@@ -192,6 +192,7 @@ def local_app(
     check_flags(user_arguments(settings), read_flags(environment.flags))
     loader = Loader(settings, environment, catalogue, library.sibling)
     stack.callback(loader.close)
+    loader.records.end_leftovers()
     scheduler = LocalScheduler(
         loader,
         keep_alive=settings.keep_alive,
