@@ -174,15 +174,16 @@ async def event_blocks(response: Response) -> AsyncGenerator[list[bytes], None]:
     """
     rest = b""
     with translate_errors():
-        async for data in _pieces(response):
-            rest += data
-            if b"\r" in rest:
-                rest = rest.replace(b"\r\n", b"\n")
-            *blocks, rest = rest.split(b"\n\n")
-            if len(rest) > MAX_EVENT_BYTES:
-                raise EngineError("the engine sent an event that is too large")
-            if events := [block for block in blocks if _event_data(block)]:
-                yield events
+        async with contextlib.aclosing(_pieces(response)) as pieces:
+            async for data in pieces:
+                rest += data
+                if b"\r" in rest:
+                    rest = rest.replace(b"\r\n", b"\n")
+                *blocks, rest = rest.split(b"\n\n")
+                if len(rest) > MAX_EVENT_BYTES:
+                    raise EngineError("the engine sent an event that is too large")
+                if events := [block for block in blocks if _event_data(block)]:
+                    yield events
     if _event_data(rest.strip()):
         yield [rest.strip()]
 
