@@ -265,7 +265,8 @@ class Engine:
         status = await (process.wait() if fault is None else self._kill(process))
         if by_itself:
             self.failure = _cause(process, fault, status)
-            logger.error("%s: the engine was lost: %s (log: %s)", self.name, self.failure, process.log.path)
+            how = "ended by itself" if fault is None else "was given up"
+            logger.error("%s: the engine %s: %s (log: %s)", self.name, how, self.failure, process.log.path)
         self.client.fate.seal(self.failure)
         if entry is not None:
             entry.remove()

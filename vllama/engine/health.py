@@ -17,7 +17,7 @@ from vllama.engine.kin import Process, kin, look_at, title
 
 logger = logging.getLogger("vllama.engine")
 
-REST_S = 0.4
+REST_S = 0.3
 PROBE_S = 0.5
 """How long `/health` may take. With `REST_S` before and `HUNG_S` in all, a hang is noticed within 2 s."""
 HUNG_S = 1.5
@@ -180,13 +180,16 @@ class HealthWatch:
             await asyncio.wait({looking, ended})
 
     async def _look_on(self) -> Fault:
-        fate, judge, rest = self._client.fate, Judge(), REST_S
+        fate, judge, rest, was_awake = self._client.fate, Judge(), REST_S, False
         while True:
-            await self._refresh()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rest):
                     await fate.doubted.wait()
             fate.doubted.clear()
+            if self._is_awake() and not was_awake:
+                self._looks_again = 0.0  # not all of them were there from the beginning
+            was_awake = self._is_awake()
+            await self._refresh()
             look = await self._look() if self._is_awake() else None
             if look is None or not self._is_awake():
                 judge, rest = Judge(), REST_S
