@@ -206,6 +206,7 @@ def local_app(
     standby = make_standby(settings, environment) if settings.standby else None
     loader = Loader(settings, environment, catalogue, library.sibling, standby)
     stack.callback(loader.close)
+    loader.records.end_leftovers()
     scheduler = LocalScheduler(
         loader,
         keep_alive=settings.keep_alive,

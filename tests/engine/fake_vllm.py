@@ -11,9 +11,11 @@ warm_up: what the first prompt does: `404` (but it embeds), `500`, `hang`, or `k
 context: in tokens, 0: it does not say.
 adapters: what loading an adapter of that name answers, [status, message]; else it is loaded, unless it is already.
 says: `context`, how its processes are started, or `class`, how a model's class is looked at; it prints that first.
+health: what /health answers, `hang`, or `spin` (it hangs and uses CPU time as long as that is the plan).
 asleep: what /sleep answers, `200` (it sleeps), `500`, `hang`, or `kill N`. awake: the same of /wake_up, or `stay`.
 
-What importing it does stands in `$IMPORT`: `hang`, `die`, `cuda` (it initializes CUDA) or `thread` (it starts one).
+What is posted to /plan changes the plan of one that runs. What importing it does stands in `$IMPORT`: `hang`, `die`,
+`cuda` (it initializes CUDA) or `thread` (it starts one).
 """
 
 import contextlib
@@ -109,9 +111,21 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path == "/health":
+            return self._health()
         length = PLAN.get("context", 4096) or None
         cards = [{"id": "adapter", "parent": "demo", "max_model_len": None}, {"id": "demo", "max_model_len": length}]
         self._reply(200, {"object": "list", "data": cards} if self.path == "/v1/models" else {})
+
+        return None
+
+    def _health(self) -> None:
+        how = PLAN.get("health", "200")
+        if how == "hang":
+            time.sleep(1000)
+        while how == "spin" and PLAN["health"] == "spin":
+            pass
+        self._reply(int(how) if how.isdigit() else 200, {})
 
     loaded: ClassVar[dict[str, str]] = {}
 
@@ -119,7 +133,10 @@ class Handler(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(data) if data else {}
         print("asked", self.path, json.dumps(body), flush=True)
-        if self.path.startswith(("/sleep", "/wake_up")):
+        if self.path == "/plan":
+            PLAN.update(body)
+            self._reply(200, {})
+        elif self.path.startswith(("/sleep", "/wake_up")):
             self._change()
         elif "lora_adapter" in self.path:
             self._reply(*self._adapter(body))

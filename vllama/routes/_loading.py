@@ -11,7 +11,6 @@ import msgspec
 
 from vllama.engine.engine import State
 from vllama.engine.progress import Phase
-from vllama.errors import ApiError, VllamaError
 from vllama.framing import Lines
 from vllama.models.model import Model
 from vllama.scheduling.report import Report
@@ -88,23 +87,15 @@ async def load(scheduler: Scheduler, model: Model, keep_alive: float | None) -> 
 async def tell_loading(
     loading: AbstractAsyncContextManager[Loading], chunk: Callable[[str], bytes], lines: Lines
 ) -> Lines:
-    """The lines of a reply, behind chunks that tell of its model's load. An error after the first is a line."""
-    began = False
-    try:
-        async with contextlib.aclosing(lines):
-            async with loading as load, contextlib.aclosing(_words(load)) as words:
-                async for word in words:
-                    began = True
-                    yield [chunk(word)]
-            # The reply acquires the model for itself in this turn of the loop, before it could be unloaded. Whoever
-            # kept it meanwhile would stand in the way of those who wait for its memory, and so in the reply's own.
-            async for batch in lines:
-                began = True
-                yield batch
-    except (ApiError, VllamaError) as error:
-        if not began:
-            raise
-        yield [msgspec.json.encode({"error": str(error)})]
+    """The lines of a reply, behind chunks that tell of its model's load."""
+    async with contextlib.aclosing(lines):
+        async with loading as load, contextlib.aclosing(_words(load)) as words:
+            async for word in words:
+                yield [chunk(word)]
+        # The reply acquires the model for itself in this turn of the loop, before it could be unloaded. Whoever
+        # kept it meanwhile would stand in the way of those who wait for its memory, and so in the reply's own.
+        async for batch in lines:
+            yield batch
 
 
 async def _words(load: Loading) -> AsyncGenerator[str, None]:
