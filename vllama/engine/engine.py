@@ -13,7 +13,7 @@ import msgspec
 
 from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
-from vllama.engine.diagnose import explain
+from vllama.engine.diagnosis import diagnose
 from vllama.engine.install import Profile
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.process import EngineLog, EngineProcess, resident
@@ -160,9 +160,10 @@ class Engine:
 
     def _check_ended(self, process: EngineProcess) -> None:
         if self.ended.is_set():
+            found = diagnose(process.log.tail, process.returncode)
+            advice = f"{found.advice}; its log is" if found.advice else "its log is"
             raise EngineError(
-                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
-                f"its log is {process.log.path}",
+                f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
             )
 
     async def _warm_up(self, process: EngineProcess) -> None:
@@ -256,7 +257,7 @@ class Engine:
             self.state = State.FAILED
         status = await process.wait()
         if by_itself:
-            self.failure = explain(process.log.tail, status)
+            self.failure = str(diagnose(process.log.tail, status))
             logger.error("%s: the engine ended by itself: %s (log: %s)", self.name, self.failure, process.log.path)
         self.ended.set()
 
