@@ -1,18 +1,19 @@
 """Let a real engine fail in every way that can be had without a GPU, and show what the client gets to read.
 
-    VLLAMA_ENGINE_PYTHON=… python -m tests.engine.diagnosis.provoke [CASE ...]
+    VLLAMA_ENGINE_PYTHON=… python -m tests.engine.diagnosis.provoke [--logs FOLDER] [CASE ...]
 
 To be run when vLLM is updated: a rule whose text vLLM has changed shows here as a bare exception, or as `it exited with
 status 1`. Every case goes through the whole product: `vllama serve` with a spoiled copy of the demo model, and one
-request. Some faults are found before vLLM is started; their line is vLLama's own. About half a minute a case.
+request. Some faults are found before vLLM is started; their line is vLLama's own. About half a minute a case. The logs
+are kept where --logs says: shortened, they are what the tests of the rules are made of.
 """
 
+import argparse
 import os
 import shlex
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -32,7 +33,7 @@ _QUANTIZED = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": 
 _LOADING = "Starting to load model"
 _SMALL_SHM = "exec unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=64k tmpfs /dev/shm; exec \"$@\"' sh"
 _FULL_DISK = (
-    "exec unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=8k tmpfs \"$HF_MODULES_CACHE\"; "
+    'exec unshare --map-root-user --mount sh -c \'mount -t tmpfs -o size=8k tmpfs "$HF_MODULES_CACHE"; '
     'head -c 8192 /dev/zero >"$HF_MODULES_CACHE"/full; exec "$@"\' sh'
 )
 
@@ -41,12 +42,12 @@ _FULL_DISK = (
 class Case:
     """One fault.
 
-    damage: done to the copy of the model. arguments: for `vllama serve`. variables: for its environment. shell: put
-    before the engine's command, in a script that stands in for its interpreter. modules: of these names, found before
-    the real ones and broken. meddle: called with the engine's session and its log while it starts.
+    spoil: done to the copy of the model. arguments: for `vllama serve`. variables: for its environment. shell: put
+    before the engine's command, in a script that stands in for its interpreter. source: what is served. meddle: called
+    with the server and the engine's log while this starts.
     """
 
-    damage: damage.Damage = damage.nothing
+    spoil: damage.Damage = damage.nothing
     arguments: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     shell: str = ""
@@ -59,6 +60,8 @@ def _kill(number: int, process: str) -> Callable[[Served, Path], None]:
 
     def meddle(served: Served, log: Path) -> None:
         while not (log.exists() and _LOADING in log.read_text(errors="replace")):
+            if served.process.poll() is not None:
+                return
             time.sleep(0.05)
         for child in psutil.Process(served.process.pid).children(recursive=True):
             if process in f"{child.name()} {' '.join(child.cmdline())}":
@@ -92,16 +95,12 @@ CASES = {
     "half-quantization": Case(damage.config(quantization_config={"quant_method": "gptq", "bits": 4})),
     "dtype": Case(arguments=("--dtype", "float15")),
     "cpu-cache-too-large": Case(variables={"VLLM_CPU_KVCACHE_SPACE": "100000"}),
-    "context-too-long": Case(
-        arguments=("--max-model-len", "1m"), variables={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"}
-    ),
+    "context-too-long": Case(arguments=("--max-model-len", "1m"), variables={"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "0"}),
     "context-too-long-for-cache": Case(
         damage.config(max_position_embeddings=4_000_000), ("--max-model-len", "3000000")
     ),
     "heads-not-divisible": Case(arguments=("--tensor-parallel-size", "3")),
-    "adapter-rank": Case(
-        arguments=("--", "--enable-lora", "--max-lora-rank", "1", "--lora-modules", f"a={ADAPTER}")
-    ),
+    "adapter-rank": Case(arguments=("--", "--enable-lora", "--max-lora-rank", "1", "--lora-modules", f"a={ADAPTER}")),
     "unknown-flag": Case(arguments=("--", "--max-modl-len", "9")),
     "unknown-parser": Case(arguments=("--tool-call-parser", "nosuch")),
     "port-taken": Case(arguments=("--vllm-port", "{taken}")),
@@ -113,25 +112,38 @@ CASES = {
     "shared-memory": Case(shell=_SMALL_SHM),
     "disk-full": Case(damage.own_code, ("--", "--trust-remote-code"), {"HF_MODULES_CACHE": "{folder}"}, _FULL_DISK),
     "missing-module": Case(shell="PYTHONPATH=$PYTHONPATH:{folder} exec"),
-    "no-compiler": Case(arguments=("--", "--no-enforce-eager"), shell="PATH=/nonexistent exec"),
+    "no-compiler": Case(arguments=("--", "--no-enforce-eager"), shell="PATH={folder}/bin exec"),
     "not-in-cache": Case(source=Path("nobody/nothing-at-all"), variables={"HF_HUB_OFFLINE": "1"}),
 }
 
 
-def main(names: list[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="vllama-provoke-") as folder, socket.create_server(("127.0.0.1", 0)) as taken:
-        for name in names or CASES:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--logs", type=Path, help="where to keep vLLM's logs")
+    parser.add_argument("names", nargs="*", metavar="CASE", choices=[*CASES, []])
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="vllama-provoke-") as folder,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
+        for name in given.names or CASES:
             _provoke(name, CASES[name], Path(folder), taken.getsockname()[1])
+            log = Path(folder, "home", "logs", f"{name}-latest.log")
+            if given.logs is not None and log.exists():
+                shutil.copy(log, given.logs)
 
 
 def _provoke(name: str, case: Case, folder: Path, taken: int) -> None:
     own = folder / name
     own.mkdir()
     (own / "msgspec.py").write_text("import a_package_of_nobody\n")
+    (own / "bin").mkdir()
+    for tool in ("lscpu", "sh", "uname"):
+        (own / "bin" / tool).symlink_to(shutil.which(tool) or f"/usr/bin/{tool}")
     source = str(case.source)
     if case.source.is_dir():
         source = str(shutil.copytree(case.source, own / "model"))
-        case.damage(own / "model")
+        case.spoil(own / "model")
     values = {"folder": str(own), "taken": str(taken)}
     arguments = ["--model", f"{name}={source}", *(argument.format(**values) for argument in case.arguments)]
     variables = {key: value.format(**values) for key, value in case.variables.items()}
@@ -139,7 +151,7 @@ def _provoke(name: str, case: Case, folder: Path, taken: int) -> None:
     if case.shell:
         variables["VLLAMA_ENGINE_PYTHON"] = str(_stand_in(own, case.shell.replace("{folder}", str(own))))
     print(f"\n{name}\n  $ vllama serve {shlex.join(arguments)}", flush=True)
-    log = folder / "home" / "logs" / f"{name}.log"
+    log = folder / "home" / "logs" / f"{name}-latest.log"
     served = Served([SCRIPT, "serve", "--port", "0", *arguments], environment(**variables))
     try:
         answer = _ask(served, name, case, log)
@@ -164,7 +176,9 @@ def _ask(served: Served, name: str, case: Case, log: Path) -> str:
         return "`vllama serve` ends: " + served.log.strip().splitlines()[-1]
     if case.meddle is not None:
         threading.Thread(target=case.meddle, args=(served, log), daemon=True).start()
-    answer = httpx.post(f"{served.url}/api/generate", json={"model": name, "prompt": "Hello!", "stream": False}, timeout=300)
+    answer = httpx.post(
+        f"{served.url}/api/generate", json={"model": name, "prompt": "Hello!", "stream": False}, timeout=300
+    )
     return f"HTTP {answer.status_code} {answer.json().get('error', 'no error')}"
 
 
@@ -178,4 +192,4 @@ def _describe(log: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -3,6 +3,7 @@
 from vllama.engine.diagnosis._rule import Rule
 
 _REINSTALL = "run `vllama engine install --reinstall`"
+_SILENT = r"\A(?!(?s:.*){} failed to start)(?s:.*?)"
 
 ENVIRONMENT = (
     Rule(
@@ -34,5 +35,12 @@ ENVIRONMENT = (
         r"^ImportError: (?P<error>.*(?:undefined symbol|cannot import name|\.so\b|is required for a normal).*)$",
         "the packages in the engine's environment do not fit each other ({error})",
         _REINSTALL,
+    ),
+    Rule(
+        "vanished",
+        _SILENT.format("WorkerProc") + r"^Exception: WorkerProc initialization failed"
+        "|" + _SILENT.format("EngineCore") + r"^RuntimeError: Engine core initialization failed",
+        "a process of it ended without a word while the model was loaded, as Linux ends one where RAM runs out",
+        "see `dmesg`, where Linux names what it killed; then free RAM, or set --memory-limit",
     ),
 )

@@ -3,13 +3,12 @@
 from vllama.engine.diagnosis._rule import Rule
 
 _DRIVER = "update the NVIDIA driver, then restart the machine"
-_BUILT = "install another vLLM: `vllama engine install` with --profile cpu runs without the GPU"
 
 MACHINE = (
     Rule(
         "old-driver",
-        r"The NVIDIA driver on your system is too old \(found version (?P<version>\d+)\)",
-        "the NVIDIA driver is too old: it knows CUDA {version}, and vLLM was built for a later one",
+        r"The NVIDIA driver on your system is too old \(found version (?P<major>\d\d)0(?P<minor>\d)0\)",
+        "the NVIDIA driver is too old: it goes up to CUDA {major}.{minor}, and vLLM was built for a later one",
         _DRIVER,
     ),
     Rule(
@@ -26,45 +25,45 @@ MACHINE = (
     ),
     Rule(
         "no-bfloat16",
-        r"Bfloat16 is only supported .* Your (?P<gpu>.+?) GPU has compute capability (?P<has>[\d.]+)",
+        r"Bfloat16 is only supported .* Your (?P<gpu>.+?) GPU has compute capability (?P<has>[\d.]*\d)",
         "the GPU ({gpu}, compute capability {has}) cannot compute in bfloat16, which needs 8.0",
         "use --dtype float16",
     ),
     Rule(
         "gpu-too-old-for-quantization",
         r"The quantization method (?P<method>[\w-]+) is not supported for the current GPU\. "
-        r"Minimum capability: (?P<needs>\d+)\. Current capability: (?P<has>\d+)",
-        "{method} quantisation needs a GPU of compute capability {needs}, and this one has {has} (80 is 8.0)",
+        r"Minimum capability: (?P<needs>\d+)(?P<minor>\d)\. Current capability: (?P<has>\d+)(?P<has_minor>\d)",
+        "{method} quantisation needs a GPU of compute capability {needs}.{minor}, and this one has {has}.{has_minor}",
         "use the model in another form, such as AWQ, GPTQ or the unquantised one",
     ),
     Rule(
         "gpu-too-old-for-scheme",
-        r"Quantization scheme is not supported for\W+the current GPU\. (?:Min|Required) capability: (?P<needs>\d+)"
-        r"\W+Current capability: (?P<has>\d+)",
-        "the model's quantisation needs a GPU of compute capability {needs}, and this one has {has} (80 is 8.0)",
+        r"Quantization scheme is not supported for\W+the current GPU\. (?:Min|Required) capability: (?P<needs>\d+)(?P<minor>\d)"
+        r"\W+Current capability: (?P<has>\d+)(?P<has_minor>\d)",
+        "the model's quantisation needs a GPU of compute capability {needs}.{minor}, and this one has {has}.{has_minor}",
         "use the model in another form, such as AWQ, GPTQ or the unquantised one",
     ),
     Rule(
         "no-kernels",
         r"no kernel image is available for execution on the device",
         "vLLM was not built for a GPU of this generation",
-        _BUILT,
+        "name an environment whose vLLM was built for it with --engine-python, or use `vllama serve --profile cpu`",
     ),
     Rule(
         "too-few-gpus",
-        r"World size \((?P<wanted>\d+)\) is larger than the number of available GPUs \((?P<there>\d+)\)",
+        r"(?:World|Tensor parallel) size \((?P<wanted>\d+)\) (?:is|cannot be) larger than the number of available GPUs \((?P<there>\d+)\)",
         "the model is to be split over {wanted} GPUs, and there are {there}",
         "lower --tensor-parallel-size to {there}, or show vLLM more GPUs with CUDA_VISIBLE_DEVICES",
     ),
     Rule(
         "nccl",
-        r"(?:NCCL error: |NCCL error in: \S+, )(?P<error>[\w ]+)",
+        r"(?:NCCL error: |NCCL error in: \S+, )(?P<error>[\w ]*\w)",
         "the GPUs cannot talk to each other (NCCL: {error})",
         "see what NCCL_DEBUG=INFO in the server's environment adds to the log; in Docker give --shm-size=2g",
     ),
     Rule(
         "open-files",
-        r"\[Errno 24\] Too many open files",
+        r"Too many open files",
         "the engine may not open as many files as it needs",
         "raise the limit where the server is started (`ulimit -n 65536`, or LimitNOFILE= of a systemd unit)",
     ),
@@ -85,6 +84,12 @@ MACHINE = (
         r"AF_UNIX path too long",
         "the path of the engine's socket is longer than the 107 bytes that Linux allows",
         "set TMPDIR or XDG_RUNTIME_DIR to a short path, or use --vllm-port",
+    ),
+    Rule(
+        "no-command",
+        r"Command '(?P<command>[\w.-]+)[^']*' returned non-zero exit status 127",
+        "the engine runs the command {command}, and it is not installed, or not in PATH",
+        "install {command} (lscpu comes with util-linux), or see to the PATH of the server",
     ),
     Rule(
         "no-compiler",

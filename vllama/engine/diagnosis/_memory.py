@@ -7,10 +7,7 @@ _CUDA = (
     r"(?P<total>[\d.]+ \w+) of which (?P<free>[\d.]+ \w+) is free"
 )
 _LOADING = r"^File .* in (?:load_model|initialize_model|load_weights|create_weights)$(?s:.*?)"
-_CAPTURING = r"^File .* in (?:capture_model|_capture_cudagraphs|capture_graph|capture)$(?s:.*?)"
-_PREPARING = (
-    r"^File .* in (?:profile_run|determine_available_memory|compile_or_warm_up_model|kernel_warmup)$(?s:.*?)"
-)
+_PREPARING = r"^File .* in (?:profile_run|_dummy_run|determine_available_memory|compile_or_warm_up_model)$(?s:.*?)"
 _NODE = r"Available memory on node \S+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\)"
 _LONGER = r"To serve at least one request with the models?'s max seq len \((?P<length>\d+)\), "
 _NEEDED = r"\((?P<needed>[\d.]+) GiB KV cache is needed, .* memory \((?P<room>[\d.]+) GiB\)\."
@@ -27,14 +24,14 @@ MEMORY = (
     Rule(
         "no-room-for-cache",
         r"No available memory for the cache blocks|Cannot auto-fit max_model_len",
-        "the weights fit into the engine's memory, but {room} GiB are left for the KV cache",
+        "the engine's memory has room for the weights, but {room} GiB for the KV cache",
         f"give the engine more with {_MORE}, lower --max-num-seqs, or use a smaller or quantised model",
         told=r"Available KV cache memory: (?P<room>-?[\d.]+) GiB",
     ),
     Rule(
         "no-room-for-cache-at-all",
         r"No available memory for the cache blocks|Cannot auto-fit max_model_len",
-        "the weights fit into the engine's memory, but nothing is left for the KV cache",
+        "the engine's memory has room for the weights, but none for the KV cache",
         f"give the engine more with {_MORE}, lower --max-num-seqs, or use a smaller or quantised model",
     ),
     Rule(
@@ -50,6 +47,12 @@ MEMORY = (
         f"leave --max-model-len out to get what fits, or give the engine more with {_MORE}",
     ),
     Rule(
+        "sampler-too-large",
+        r"CUDA out of memory occurred when warming up \w+ (?:\(.*\) )?with (?P<requests>\d+) dummy requests",
+        "the GPU's memory ran out when a batch of {requests} requests was tried",
+        "lower --max-num-seqs below {requests}, or leave room with a lower --gpu-memory-utilization",
+    ),
+    Rule(
         "weights-too-large",
         _LOADING + _CUDA,
         "the weights do not fit into GPU {gpu}: at {free} of {total} free, loading them took another {wanted}",
@@ -57,8 +60,8 @@ MEMORY = (
     ),
     Rule(
         "graphs-too-large",
-        _CAPTURING + _CUDA,
-        "the weights fit into GPU {gpu}, but not the CUDA graphs: {free} of {total} were free, and {wanted} wanted",
+        r"^File .*(?:/cuda/graphs\.py|cuda_?graph\w*\.py).*$(?s:.*?)CUDA (?:error: )?out of memory",
+        "the weights fit into the GPU, but not the CUDA graphs beside them",
         "leave room with a lower --gpu-memory-utilization, lower --max-num-seqs, or use --enforce-eager",
     ),
     Rule(
@@ -66,12 +69,6 @@ MEMORY = (
         _PREPARING + _CUDA,
         "the weights fit into GPU {gpu}, but not a full batch: {free} of {total} were free, and {wanted} wanted",
         "lower --max-num-seqs, --max-model-len or --gpu-memory-utilization",
-    ),
-    Rule(
-        "sampler-too-large",
-        r"CUDA out of memory occurred when warming up \w+ (?:\(.*\) )?with (?P<requests>\d+) dummy requests",
-        "the GPU's memory ran out when a batch of {requests} requests was tried",
-        "lower --max-num-seqs below {requests}, or leave room with a lower --gpu-memory-utilization",
     ),
     Rule(
         "gpu-memory-gone",
@@ -99,8 +96,14 @@ MEMORY = (
         "set VLLM_CPU_KVCACHE_SPACE in the server's environment to less, or leave it out",
     ),
     Rule(
+        "shared-memory-size",
+        r"Insufficient space in /dev/shm for shared-memory allocation: (?P<wanted>\d+ MiB) required, (?P<free>\d+ MiB)",
+        "the engine's processes need {wanted} of shared memory to talk to each other, and /dev/shm has {free} free",
+        "enlarge /dev/shm (Docker: --shm-size=2g or --ipc=host), or remove what others have left there",
+    ),
+    Rule(
         "shared-memory",
-        r"(?:creating shared memory segment|No space left on device: ')/?(?P<where>dev/shm|psm_|nccl)",
+        r"(?:creating shared memory segment |No space left on device: ')/?(?:dev/shm|psm_|nccl)",
         "the shared memory in /dev/shm is full, by which the engine's processes talk to each other",
         "enlarge it (Docker: --shm-size=2g or --ipc=host), or remove what others have left there",
     ),

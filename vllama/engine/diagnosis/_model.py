@@ -9,13 +9,13 @@ _RUNS_CODE = "read that code, and if you trust it start the server with `-- --tr
 MODEL = (
     Rule(
         "gated-repository",
-        r"Cannot access gated repo for url \S*?(?P<hub>https://[^/\s]+)/(?:api/models/)?(?P<repo>[^/\s]+/[^/\s]+)",
+        r"Cannot access gated repo for url \S*?(?P<hub>https://[^/\s]+)/(?:api/models/)?(?P<repo>[^/\s]+/[^/\s]*[^/\s.])",
         "the repository {repo} is gated",
         "accept its terms at {hub}/{repo}, and set HF_TOKEN in the server's environment",
     ),
     Rule(
         "missing-repository",
-        r"Repository Not Found for url: \S*?https://[^/\s]+/(?:api/models/)?(?P<repo>[^/\s]+/[^/\s]+)",
+        r"Repository Not Found for url: \S*?https://[^/\s]+/(?:api/models/)?(?P<repo>[^/\s]+/[^/\s]*[^/\s.])",
         "the hub has no repository {repo}, or shows it only to some",
         "check the name; for a private repository set HF_TOKEN in the server's environment",
     ),
@@ -108,7 +108,7 @@ MODEL = (
     ),
     Rule(
         "cut-off-weights",
-        r"SafetensorError: (?P<error>Error while deserializing header.*|.*MetadataIncompleteBuffer.*|.*HeaderTooLarge.*)$",
+        r"SafetensorError: (?P<error>Error while deserializing header.*)$",
         "a file of weights is cut off or damaged ({error})",
         _AGAIN,
     ),
