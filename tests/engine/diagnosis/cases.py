@@ -89,8 +89,12 @@ CASES = {
         "the weights do not have the shape that config.json tells (start (0) + length (320) exceeds dimension size "
         "(256))",
     ),
-    "adapter_rank": Case("adapter-rank", "an adapter has rank 8, and the engine takes ranks up to 1"),
-    "adapter_missing": Case("adapter-missing", "there is no adapter a in /models/nowhere"),
+    "adapter_rank": Case(
+        "adapter-rank", "an adapter has rank 8, and the engine takes ranks up to 1", SOURCE + "vllm/lora/peft_helper.py"
+    ),
+    "adapter_missing": Case(
+        "adapter-missing", "there is no adapter a in /models/nowhere", SOURCE + "vllm/exceptions.py"
+    ),
     "unknown_quantization": Case("unknown-quantization", "vLLM does not know the quantisation method foo"),
     "other_quantization": Case(
         "other-quantization", "the checkpoint is quantised by gptq, and --quantization asks for awq"
@@ -101,7 +105,7 @@ CASES = {
     "half_quantization": Case("half-quantization", "the quantization_config of the checkpoint lacks 'sym'"),
     "quantization_not_here": Case(
         "quantization-not-here",
-        "vLLM cannot run bitsandbytes quantisation on this hardware (cpu)",
+        "vLLM cannot run awq_marlin quantisation on this hardware (cpu)",
         SOURCE + "vllm/platforms/interface.py",
     ),
     "dtype_for_quantization": Case(
@@ -176,6 +180,13 @@ CASES = {
         "cpu-cache-too-large",
         "the KV cache is to take 100000.0 GiB of the machine's memory, and 16.9 of 18.71 GiB are free",
     ),
+    "cpu_memory_taken": Case(
+        "cpu-memory-taken",
+        "the engine is to have 17.21 GiB of the machine's memory, and 12.21 of 18.71 GiB are free",
+        SOURCE + "vllm/v1/worker/cpu_worker.py",
+    ),
+    "no_memory": Case("no-memory", "the machine's memory ran out", "no log at hand: the text of PyTorch's allocator"),
+    "disk_full": Case("disk-full", "the disk is full", "no log at hand: the text of Python's OSError"),
     "shared_memory_size": Case(
         "shared-memory-size",
         "the engine's processes need 160 MiB of shared memory to talk to each other, and /dev/shm has 0 MiB free",
@@ -210,7 +221,7 @@ CASES = {
     ),
     "gpu_too_old_for_scheme": Case(
         "gpu-too-old-for-scheme",
-        "the model's quantisation needs a GPU of compute capability 8.0, and this one has 7.5",
+        "its quantisation needs a GPU of compute capability 8.0, and this one has 7.5",
         ISSUE + "14040",
     ),
     "no_kernels": Case("no-kernels", "vLLM was not built for a GPU of this generation", ISSUE + "14452"),
@@ -230,6 +241,12 @@ CASES = {
     "socket_taken": Case("address-taken", "the port or socket that vLLM is to listen on is taken"),
     "socket_path": Case("socket-path", "the path of the engine's socket is longer than the 107 bytes that Linux"),
     "no_command": Case("no-command", "the engine runs the command lscpu, and it is not installed, or not in PATH"),
+    "open_files": Case("open-files", "the engine may not open as many files as it needs"),
+    "threads": Case(
+        "threads",
+        "the engine may not start as many processes and threads as it needs",
+        "no log at hand: the text of Python's threading",
+    ),
     "no_c_compiler": Case(
         "no-compiler", "compiling the model takes a C and C++ compiler, and none is found", ISSUE + "15329"
     ),
@@ -252,6 +269,17 @@ CASES = {
     ),
     "worker_vanished": Case("vanished", "a process of it ended without a word while the model was loaded"),
     "core_vanished": Case("vanished", "a process of it ended without a word while the model was loaded"),
+    # Signals
+    "worker_killed": Case(
+        "killed",
+        "a process of it was killed (SIGKILL), as Linux does where the machine's memory runs out",
+        SOURCE + "vllm/v1/executor/multiproc_executor.py",
+    ),
+    "worker_illegal_instruction": Case(
+        "illegal-instruction",
+        "the processor does not know an instruction that vLLM was built with, or may not use it here (SIGILL)",
+        SOURCE + "vllm/v1/executor/multiproc_executor.py",
+    ),
     # What no rule knows
     "wrong_type": Case(None, "hf_overrides.dict[str,any]: Input should be a valid dictionary"),
 }

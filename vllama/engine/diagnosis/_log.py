@@ -16,7 +16,7 @@ _SOURCE = " " * 4
 
 @dataclass(frozen=True)
 class Log:
-    """errors: the lines that may tell a cause, and a last one if a signal ended it. everything: the lines of all levels.
+    """errors: the lines that may tell a cause, and a last one if a signal ended it. everything: lines of all levels.
 
     ending: how the process ended. signal: the name of the signal that ended it, None for none.
     """

@@ -38,9 +38,10 @@ MACHINE = (
     ),
     Rule(
         "gpu-too-old-for-scheme",
-        r"Quantization scheme is not supported for\W+the current GPU\. (?:Min|Required) capability: (?P<needs>\d+)(?P<minor>\d)"
+        r"Quantization scheme is not supported for\W+the current GPU\. "
+        r"(?:Min|Required) capability: (?P<needs>\d+)(?P<minor>\d)"
         r"\W+Current capability: (?P<has>\d+)(?P<has_minor>\d)",
-        "the model's quantisation needs a GPU of compute capability {needs}.{minor}, and this one has {has}.{has_minor}",
+        "its quantisation needs a GPU of compute capability {needs}.{minor}, and this one has {has}.{has_minor}",
         "use the model in another form, such as AWQ, GPTQ or the unquantised one",
     ),
     Rule(
@@ -51,7 +52,8 @@ MACHINE = (
     ),
     Rule(
         "too-few-gpus",
-        r"(?:World|Tensor parallel) size \((?P<wanted>\d+)\) (?:is|cannot be) larger than the number of available GPUs \((?P<there>\d+)\)",
+        r"(?:World|Tensor parallel) size \((?P<wanted>\d+)\) (?:is|cannot be) larger than the number of available GPUs "
+        r"\((?P<there>\d+)\)",
         "the model is to be split over {wanted} GPUs, and there are {there}",
         "lower --tensor-parallel-size to {there}, or show vLLM more GPUs with CUDA_VISIBLE_DEVICES",
     ),

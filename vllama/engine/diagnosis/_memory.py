@@ -109,7 +109,7 @@ MEMORY = (
     ),
     Rule(
         "disk-full",
-        r"(?:\[Errno 28\] No space left on device|\[Errno 122\] Disk quota exceeded)(?:: '(?P<path>[^']*)')?",
+        r"\[Errno 28\] No space left on device|\[Errno 122\] Disk quota exceeded|\(os error 28\)",
         "the disk is full",
         "free space where HF_HOME, VLLAMA_HOME and the temporary folder are, or move them to another disk",
     ),
