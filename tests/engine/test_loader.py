@@ -1,5 +1,6 @@
 """From a model to its engine's launch plan: address, command line, weights."""
 
+import os
 import socket
 import stat
 import tempfile

@@ -16,7 +16,7 @@ import msgspec
 
 from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
-from vllama.engine.diagnose import explain
+from vllama.engine.diagnosis import diagnose
 from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
 from vllama.engine.leftovers import Records
@@ -203,9 +203,10 @@ class Engine:
         if self.ended.is_set():
             if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
                 raise StandbyError(_FORK_REFUSED)
+            found = diagnose(process.log.tail, process.returncode)
+            advice = f"{found.advice}; its log is" if found.advice else "its log is"
             raise EngineError(
-                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
-                f"its log is {process.log.path}",
+                f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
             )
 
     async def _warm_up(self, process: EngineProcess) -> None:
@@ -349,8 +350,8 @@ class Engine:
 
 def _cause(process: EngineProcess, fault: Fault | None, status: int | None) -> str:
     if fault is None:
-        return explain(process.log.tail, status)
-    return fault.text if fault.hung else explain(process.log.tail, None).replace("it was stopped", fault.text, 1)
+        return str(diagnose(process.log.tail, status))
+    return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
 
 
 def _error_text(body: bytes) -> str:
