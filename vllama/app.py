@@ -26,6 +26,7 @@ from vllama.routes import (
     cloud,
     decisions,
     embeddings,
+    engines,
     health,
     inference,
     library,
@@ -35,6 +36,7 @@ from vllama.routes import (
     ranking,
     responses,
     tokens,
+    warmup,
 )
 from vllama.security.guard import Guard
 
@@ -56,6 +58,8 @@ _ENDPOINTS = (
     decisions,
     cloud,
     health,
+    engines,
+    warmup,
 )
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""

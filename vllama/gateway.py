@@ -10,6 +10,7 @@ from datetime import datetime
 
 from vllama.engine.client import EngineClient
 from vllama.engine.standby import Standby
+from vllama.engine.stats import Stats
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
@@ -32,7 +33,7 @@ class Gateway:
     None where the models are somebody else's. preload: what to load at once, in this order. on_gpu: whether loaded
     models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked. trusts_templates:
     whether clients may send chat templates of their own. show_loads: tells people who see the server's log how far the
-    loading of models is.
+    loading of models is. stats: of the engines. stopping: nothing that only watches goes on.
     """
 
     catalogue: Catalogue
@@ -45,9 +46,17 @@ class Gateway:
     max_body: int = 256 * 2**20
     trusts_templates: bool = False
     show_loads: ShowLoads = field(default_factory=LoadLog)
+    stats: Stats = field(default_factory=Stats)
+    stopping: bool = False
     _looked: float = -math.inf
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _noted: set[str] = field(default_factory=set)
+
+    def drain(self) -> None:
+        """The server stops: end what waits and what watches. Requests that run go on."""
+        self.stopping = True
+        self.scheduler.drain()
+        self.scheduler.changes.note()  # which wakes those who watch
 
     async def find(self, name: ModelName) -> Model | None:
         """The model of that name, or from the hub repository that the name reads as, None where there is none."""

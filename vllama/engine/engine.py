@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import enum
 import logging
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ import msgspec
 
 from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
-from vllama.engine.diagnose import explain
+from vllama.engine.diagnosis import diagnose
+from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
+from vllama.engine.leftovers import Records
 from vllama.engine.log import EngineLog
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.prefetch import Work, beside
@@ -80,14 +84,16 @@ class LaunchPlan:
 class Engine:
     """state says where it is in its life; `client` talks to it once it is ready.
 
-    name, size, adapters: as its plan has them.
+    name, size, adapters: as its plan has them. records: where it is written down while it lives. standby: who forks
+    it, where one can.
     """
 
-    def __init__(self, plan: LaunchPlan, standby: Standby | None = None) -> None:
-        """standby: who forks it, where one can."""
+    def __init__(self, plan: LaunchPlan, records: Records | None = None, standby: Standby | None = None) -> None:
         self._plan = plan
+        self._records = records
         self._standby = standby
         self._process: EngineProcess | None = None
+        self._launched_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self.client = EngineClient(plan.url)
@@ -170,7 +176,7 @@ class Engine:
                 f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
                 "run `vllama engine install --reinstall`",
             ) from error
-        self._process = process
+        self._process, self._launched_at = process, time.monotonic()
         self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
         return process
 
@@ -183,12 +189,13 @@ class Engine:
 
     def _check_alive(self, process: EngineProcess) -> None:
         self._check_ended(process)
-        silence = time.monotonic() - self.progress.changed_at
+        silence = time.monotonic() - max(self.progress.changed_at, self._launched_at)
         if self.fast and self.progress.phase is Phase.IMPORTING and silence > _FORKED_SILENCE_S:
             raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
             raise EngineError(
-                f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
+                f"the engine of {self._plan.name} was given up: no progress for {silence:.0f} s"
+                f" while {self.progress.phase}",
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
             )
 
@@ -196,9 +203,10 @@ class Engine:
         if self.ended.is_set():
             if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
                 raise StandbyError(_FORK_REFUSED)
+            found = diagnose(process.log.tail, process.returncode)
+            advice = f"{found.advice}; its log is" if found.advice else "its log is"
             raise EngineError(
-                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
-                f"its log is {process.log.path}",
+                f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
             )
 
     async def _warm_up(self, process: EngineProcess) -> None:
@@ -287,14 +295,32 @@ class Engine:
                 return response.status, _error_text(await response.read())
 
     async def _watch(self, process: EngineProcess) -> None:
-        await process.ending.wait()
+        entry = await asyncio.to_thread(self._records.add, process.pid, self.name) if self._records else None
+        found = entry.see if entry is not None else lambda _: None
+        health = HealthWatch(self.name, process.pid, self.client, lambda: self.state is State.READY, found)
+        fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        status = await process.wait()
+        status = await (process.wait() if fault is None else self._kill(process))
         if by_itself:
-            self.failure = explain(process.log.tail, status)
-            logger.error("%s: the engine ended by itself: %s (log: %s)", self.name, self.failure, process.log.path)
+            self.failure = _cause(process, fault, status)
+            how = "ended by itself" if fault is None else "was given up"
+            logger.error("%s: the engine %s: %s (log: %s)", self.name, how, self.failure, process.log.path)
+        self.client.fate.seal(self.failure)
+        if entry is not None:
+            entry.remove()
         self.ended.set()
+
+    async def _kill(self, process: EngineProcess) -> int | None:
+        """End what would not end by itself. Nobody is left waiting for an answer."""
+        await self.client.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGCONT)  # its guard may be what was stopped
+        try:
+            await process.stop(0.0)
+        except TimeoutError:
+            return None  # `stop` will say so
+        return process.returncode
 
     async def stop(self) -> None:
         """End the engine's processes and connections. Safe to call more than once; goes on where it is cancelled."""
@@ -320,6 +346,12 @@ class Engine:
                 f"process {process.pid}, the engine of {self.name}, cannot be killed",
                 "a driver may hang: where nothing else helps, restart the machine",
             ) from None
+
+
+def _cause(process: EngineProcess, fault: Fault | None, status: int | None) -> str:
+    if fault is None:
+        return str(diagnose(process.log.tail, status))
+    return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
 
 
 def _error_text(body: bytes) -> str:
