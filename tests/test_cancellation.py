@@ -136,7 +136,7 @@ class Place:
             while self.engine.running:
                 await asyncio.sleep(0)
         assert users_of(self.scheduler) == 0
-        assert self.scheduler._waiters == []
+        assert len(self.scheduler._waiters) == 0
         assert self.connections_in_use() == 0
         assert [task for task in tasks if not task.done() and not is_the_schedulers(task)] == []
 
