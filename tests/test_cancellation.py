@@ -134,7 +134,7 @@ class Place:
             while self.engine.running:
                 await asyncio.sleep(0)
         assert users_of(self.scheduler) == 0
-        assert self.scheduler._waiters == []
+        assert list(self.scheduler._waiters) == []
         assert self.connections_in_use() == 0
         assert [task for task in tasks if not task.done() and not is_the_schedulers(task)] == []
 
