@@ -24,6 +24,7 @@ from aiohttp import web
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
+from vllama.engine.progress import Progress
 from vllama.models.model import Model
 from vllama.scheduling.plan import AdapterLimits, Demand
 
@@ -314,6 +315,7 @@ class EngineInPlace:
         self.context_length = context_length
         self.state = State.STARTING
         self.log_path = Path("engine.log")
+        self.progress, self.failure, self.fast, self.pid = Progress(), "", False, None
         self.ended, self.starting, self.may_start, self.stopped = (asyncio.Event() for _ in range(4))
         self._failure = failure
         self._adapter_failure = adapter_failure
@@ -335,6 +337,11 @@ class EngineInPlace:
     async def stop(self) -> None:
         self.stopped.set()
         await self.client.close()
+
+    def die(self, failure: str) -> None:
+        """End by itself, with that cause and advice."""
+        self.state, self.failure = State.FAILED, failure
+        self.ended.set()
 
     def can_sleep(self) -> bool:
         return False

@@ -42,7 +42,7 @@ behind this server), and `OLLAMA_API_KEY`, which is for clients.
 
 
 def _flag(name: str) -> str:
-    special = {"vllm_args": "after `--`", "engine_profile": "`--profile`"}
+    special = {"vllm_args": "after `--`", "engine_profile": "`--profile`", "standby": "`--no-standby`"}
     if name in special:
         return special[name]
     parameters = serve.serve.__annotations__

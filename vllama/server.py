@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from types import FrameType
 
@@ -20,7 +20,7 @@ from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
 from vllama.engine.install import Environment, Profile
-from vllama.engine.loader import Loader
+from vllama.engine.loader import Loader, make_standby
 from vllama.engine.memory import most_engines
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
@@ -190,7 +190,8 @@ def local_app(
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
     check_flags(user_arguments(settings), read_flags(environment.flags))
-    loader = Loader(settings, environment, catalogue, library.sibling)
+    standby = make_standby(settings, environment) if settings.standby else None
+    loader = Loader(settings, environment, catalogue, library.sibling, standby)
     stack.callback(loader.close)
     loader.records.end_leftovers()
     scheduler = LocalScheduler(
@@ -198,13 +199,15 @@ def local_app(
         keep_alive=settings.keep_alive,
         max_queue=settings.max_queue,
         max_loaded=_max_loaded(settings, environment.profile),
-        pinned=frozenset(_named(catalogue, name).name.key for name in settings.pin),
+        pinned=_keys(catalogue, settings.pin),
+        warm=_keys(catalogue, settings.keep_warm),
     )
-    preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
+    first = dict.fromkeys((*settings.pin, *settings.preload, *settings.keep_warm))
+    preload = [_named(catalogue, name) for name in first]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(
-        catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings),
-        trusts_templates=_trusts_templates(settings),
+        catalogue, scheduler, standby=standby, store=store, preload=preload, on_gpu=on_gpu,
+        max_body=_max_body(settings), trusts_templates=_trusts_templates(settings),
     )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
 
@@ -215,15 +218,19 @@ def _max_loaded(settings: Settings, profile: Profile) -> int:
     return settings.max_loaded_models or most_engines(profile)
 
 
+def _keys(catalogue: Catalogue, names: Iterable[str]) -> frozenset[str]:
+    return frozenset(_named(catalogue, name).name.key for name in names)
+
+
 def _named(catalogue: Catalogue, name: str) -> Model:
-    """The model to preload or to pin. Raises ConfigError where there is none, with the nearest, or it is broken."""
+    """A model that a setting names. Raises ConfigError where there is none, with the nearest, or it is broken."""
     if is_valid(name) and (model := catalogue.find(parse(name))) is not None:
         if model.fault is not None:
             raise model.fault
         return model
     near = get_close_matches(name, [model.name.short for model in catalogue], n=1, cutoff=0.0)
     advice = f"did you mean {near[0]}?" if near else "name a model that is served"
-    raise ConfigError(f"there is no model {name!r} to preload or pin", advice)
+    raise ConfigError(f"there is no model {name!r} to preload, pin or keep warm", advice)
 
 
 def _trusts_templates(settings: Settings) -> bool:

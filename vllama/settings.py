@@ -4,7 +4,6 @@ Order of precedence: command-line flags, `VLLAMA_*` variables, `OLLAMA_*` variab
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -22,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from vllama.config_file import absolute, config_file
 from vllama.engine.install import Profile
 from vllama.errors import ConfigError
 from vllama.ollama_variables import OllamaSource
@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     pin: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
         description="Models to load at once and to keep: never unloaded, neither when idle nor to make room.",
+    )
+    keep_warm: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Models to load at once and again whenever there is room for them; unlike pinned ones they make "
+        "room for others that are asked for.",
     )
     lora: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
@@ -137,6 +142,14 @@ class Settings(BaseSettings):
     tensor_parallel_size: int | None = Field(None, ge=1, description="GPUs to split a model over.")
     dtype: str | None = Field(None, description="Weights' and activations' type, like auto or bfloat16.")
     quantization: str | None = Field(None, description="Quantization method; by default read from the checkpoint.")
+    startup: Literal["fast", "balanced", "throughput"] = Field(
+        "balanced",
+        description="What a start may cost: fast compiles nothing, balanced what pays off soon, throughput all that "
+        "makes answers quicker.",
+    )
+    standby: bool = Field(
+        True, description="Keep a process that has imported vLLM, so that engines start sooner. It takes some 0.6 GB."
+    )
     enforce_eager: bool = Field(
         False, description="Neither compile nor capture CUDA graphs: quicker start, slower answers."
     )
@@ -175,7 +188,8 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "model", "preload", "pin", "lora", "checkpoints", "find_links", "vllm_args", "origins", mode="before"
+        *("model", "preload", "pin", "keep_warm", "lora", "checkpoints", "find_links", "vllm_args", "origins"),
+        mode="before",
     )
     @classmethod
     def _split_list(cls, value: Any, info: Any) -> Any:
@@ -256,12 +270,12 @@ class Settings(BaseSettings):
     @field_validator("home", "engine_python", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return value and _absolute(value)
+        return value and absolute(value)
 
     @field_validator("checkpoints", mode="after")
     @classmethod
     def _absolute_all(cls, value: list[Path]) -> list[Path]:
-        return [_absolute(path) for path in value]
+        return [absolute(path) for path in value]
 
     @classmethod
     def settings_customise_sources(
@@ -282,14 +296,6 @@ def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, str | None]
     known = {f"VLLAMA_{name.upper()}" for name in Settings.model_fields} | {"VLLAMA_CONFIG"}
     unknown = sorted(name for name in environ if name.startswith("VLLAMA_") and name not in known)
     return [(name, next(iter(get_close_matches(name, known, n=1)), None)) for name in unknown]
-
-
-def config_file() -> Path | None:
-    """`$VLLAMA_CONFIG`, else `vllama.toml` in the working folder, else in the user's configuration folder."""
-    if named := os.environ.get("VLLAMA_CONFIG"):
-        return _expand_user(Path(named))
-    candidates = (Path("vllama.toml"), Path(platformdirs.user_config_dir("vllama", appauthor=False)) / "vllama.toml")
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def load(**flags: Any) -> Settings:
@@ -322,13 +328,3 @@ def _explain(error: ValidationError, file: Path | None) -> tuple[str, str]:
 
 def _separated(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _absolute(path: Path) -> Path:
-    # Not resolve(): a virtual environment's interpreter is a link that must not be followed.
-    return Path(os.path.abspath(_expand_user(path)))  # noqa: PTH100
-
-
-def _expand_user(path: Path) -> Path:
-    # Path.expanduser() raises for a user, or a home, that does not exist.
-    return Path(os.path.expanduser(path))  # noqa: PTH111

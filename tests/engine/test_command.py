@@ -179,8 +179,8 @@ def test_a_broken_list_of_flags(tmp_path, content):
         read_flags(file)
 
 
-def arguments(settings, parsers=Parsers(), profile=Profile.CUDA, address=SOCKET):  # noqa: B008
-    return vllm_arguments(MODEL, "chat", address, settings, parsers, profile)
+def arguments(settings, parsers=Parsers(), address=SOCKET):  # noqa: B008
+    return vllm_arguments(MODEL, "chat", address, settings, parsers)
 
 
 def test_arguments():
@@ -217,25 +217,6 @@ def test_settings_become_flags_and_raw_arguments_come_last():
     ]  # fmt: skip
     assert arguments(chosen)[-len(user_arguments(chosen)) :] == user_arguments(chosen)
     assert "auto" not in arguments(chosen)[: -len(user_arguments(chosen))]
-
-
-@pytest.mark.parametrize(
-    ("profile", "chosen", "eager"),
-    [
-        (Profile.CUDA, {}, 0),
-        (Profile.CPU, {}, 1),
-        (Profile.CPU, {"enforce_eager": True}, 1),
-        (Profile.CPU, {"vllm_args": ["--seed", "1"]}, 1),
-        (Profile.CPU, {"vllm_args": ["-O3"]}, 0),
-        (Profile.CPU, {"vllm_args": ["-O", "3"]}, 0),
-        (Profile.CPU, {"vllm_args": ["--optimization_level=2"]}, 0),
-        (Profile.CPU, {"vllm_args": ["-cc.mode=3"]}, 0),
-        (Profile.CPU, {"vllm_args": ["--compilation-config", "{}"]}, 0),
-        (Profile.CPU, {"vllm_args": ["--no-enforce-eager"]}, 0),
-    ],
-)
-def test_a_cpu_compiles_only_where_told_to(profile, chosen, eager):
-    assert arguments(settings(**chosen), profile=profile).count("--enforce-eager") == eager
 
 
 @pytest.mark.parametrize(
@@ -316,7 +297,7 @@ def test_size_of_the_cache(available, gib):
 def test_what_one_engine_is_started_with():
     launch = Launch(("--enable-lora",), {"A": "1"}) + Launch(("--seed", "2"), {"B": "2"})
     chosen = settings(vllm_args=["--seed", "3"])
-    made = vllm_arguments(MODEL, "chat", SOCKET, chosen, Parsers(), Profile.CUDA, launch)
+    made = vllm_arguments(MODEL, "chat", SOCKET, chosen, Parsers(), launch)
     assert made[-5:] == ["--enable-lora", "--seed", "2", "--seed", "3"], "the user's own win"
     variables = engine_environment(environment(), {"A": "0"}, launch)
     assert (variables["A"], variables["B"]) == ("0", "2")

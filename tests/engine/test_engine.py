@@ -78,13 +78,20 @@ async def test_ready_after_the_first_prompt(make: Make) -> None:
     assert engine.state is State.STARTING
     await asyncio.wait_for(engine.start(), 10)
     assert (engine.state, engine.context_length) == (State.READY, 2048)
-    assert log_of(engine).startswith("hello\nasked /v1/completions ")
+    assert re.match(r"vllama: demo is started \S+\nhello\nasked /v1/completions ", log_of(engine))
     assert WARM_UP_PROMPT in log_of(engine)
     assert len(WARM_UP_PROMPT.split()) > 20, "a short first prompt kills a CPU engine that uses AMX"
     processes = session_members(pid_of(engine))
     await engine.stop()
     assert engine.state is State.STOPPING
     assert not alive(processes)
+
+
+async def test_something_is_done_while_it_starts(make: Make) -> None:
+    ends = list[bool]()
+    engine = make(planned={"meanwhile": lambda stop: ends.append(stop.wait(10))})
+    await asyncio.wait_for(engine.start(), 10)
+    assert ends == [True]
 
 
 async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> None:

@@ -31,7 +31,7 @@ async def ready(fake_vllm: FakeVllm, tmp_path: Path) -> AsyncIterator[Ready]:
         launch = LaunchPlan(
             fake_vllm.command, fake_vllm.variables(**plan), f"unix:{fake_vllm.socket}", "demo", tmp_path / "log", 10.0
         )
-        made.append(Engine(launch, Records(tmp_path)))
+        made.append(Engine(launch, records=Records(tmp_path)))
         await asyncio.wait_for(made[-1].start(), 20)
         await made[-1].client.fate.learn(5.0)  # it has been looked at
         return made[-1]

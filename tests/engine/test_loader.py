@@ -1,5 +1,6 @@
 """From a model to its engine's launch plan: address, command line, weights."""
 
+import os
 import socket
 import stat
 import tempfile
@@ -221,6 +222,39 @@ def test_a_cpu_engine_never_sleeps(tmp_path: Path, models: dict[str, Model]) -> 
     loader = Loader(Settings(home=tmp_path), replace(ENVIRONMENT, profile=Profile.CPU), Catalogue(models.values()))
     plan = plan_of(loader, models["demo"])
     assert ("--enable-sleep-mode" in plan.command, plan.sleep_size) == (False, None)
+
+
+def test_a_start_profile(
+    tmp_path: Path, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_of(make_loader(tmp_path), models["demo"])
+    assert value_of(plan, "--cudagraph-capture-sizes") == "1"
+    assert "-O0" in plan_of(make_loader(tmp_path, startup="fast"), models["demo"]).command
+    monkeypatch.setattr(loader_module, "has_compiler", lambda: False)
+    on_cpu = replace(ENVIRONMENT, profile=Profile.CPU)
+    plan = plan_of(Loader(Settings(home=tmp_path, startup="throughput"), on_cpu, Catalogue([])), models["demo"])
+    assert "--enforce-eager" in plan.command
+    assert caplog.messages == ["there is no C++ compiler (g++, or what CXX names): models are not compiled"]
+
+
+def test_what_is_compiled_is_kept(tmp_path: Path, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
+    variables = plan_of(make_loader(tmp_path), models["demo"]).variables
+    assert Path(variables["VLLM_CACHE_ROOT"]).parent == tmp_path / "cache" / "0.32.0"
+    assert variables["TRITON_CACHE_DIR"] == "/mine"
+
+
+def test_meanwhile_weights_are_read_ahead(
+    tmp_path: Path, models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[Path]()
+    monkeypatch.setattr(loader_module, "prefetch_weights", lambda folder, _stop: read.append(folder))
+    forgotten = tmp_path / "cache" / "0.31.0" / "gone"
+    forgotten.mkdir(parents=True)
+    os.utime(forgotten, (0, 0))
+    plan_of(make_loader(tmp_path), models["demo"]).meanwhile(threading.Event())
+    assert read == [Path(models["demo"].source)]
+    assert not forgotten.exists()
 
 
 GPU = Memory(total=24 * GIB, free=20 * GIB, usable=22 * GIB, gpus=1)

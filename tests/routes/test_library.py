@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Alone
 from vllama import demo
+from vllama.engine.caches import Caches
 from vllama.models.adapters import inspect_adapter
 from vllama.models.names import parse
 from vllama.models.store import Manifest, Origin, Store
@@ -122,6 +123,23 @@ async def test_a_deleted_model_is_not_served(library: Library) -> None:
     chat = await alone.api.post("/api/chat", json={"model": "mine", "messages": []})
     assert (chat.status_code, chat.json()) == (404, {"error": "model 'mine' not found"})
     assert await names(alone) == set()
+
+
+async def test_what_was_compiled_goes_with_the_last_model_on_its_weights(library: Library, tmp_path: Path) -> None:
+    alone, store = library
+    cache(tmp_path, "me/cached")
+    weights = Origin("hub", "me/cached", COMMIT)
+    await write(store, "mine", Manifest(weights=weights))
+    await write(store, "other", Manifest(weights=weights))
+    folder = await asyncio.to_thread(compiled, store.root.parent / "cache", "me/cached")
+    await delete(alone, model="mine")
+    assert folder.is_dir()
+    await delete(alone, model="other")
+    assert not folder.is_dir()
+
+
+def compiled(root: Path, weights: str) -> Path:
+    return Path(Caches(root, "0.32.0").variables(weights)["VLLM_CACHE_ROOT"])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ def serve(
     pin: Annotated[
         list[str] | None, _option("Model to load at once and never to unload. Can be repeated.", _GATEWAY)
     ] = None,
+    keep_warm: Annotated[
+        list[str] | None,
+        _option("Model to load at once and whenever there is room for it. Can be repeated.", _GATEWAY),
+    ] = None,
     max_loaded_models: Annotated[
         int | None, _option("Most models in memory at once (three for each GPU, or on a CPU).", _GATEWAY)
     ] = None,
@@ -63,6 +67,13 @@ def serve(
     tensor_parallel_size: Annotated[int | None, _option("GPUs to split a model over.", _ENGINE)] = None,
     dtype: Annotated[str | None, _option("Type of weights and activations (auto).", _ENGINE)] = None,
     quantization: Annotated[str | None, _option("Quantization method (the checkpoint's).", _ENGINE)] = None,
+    startup: Annotated[
+        str | None, _option("What a start may cost: fast, balanced or throughput (balanced).", _ENGINE)
+    ] = None,
+    standby: Annotated[
+        bool | None,
+        _option("Keep a process with vLLM imported, to start engines sooner.", _ENGINE, "--standby/--no-standby"),
+    ] = None,
     enforce_eager: Annotated[
         bool | None,
         _option("Start quicker and answer slower: no compiling, no CUDA graphs.", _ENGINE, "--enforce-eager"),
@@ -84,6 +95,7 @@ def serve(
             lora=lora or None,
             preload=preload or None,
             pin=pin or None,
+            keep_warm=keep_warm or None,
             max_loaded_models=max_loaded_models,
             host=host,
             port=port,
@@ -103,6 +115,8 @@ def serve(
             tensor_parallel_size=tensor_parallel_size,
             dtype=dtype,
             quantization=quantization,
+            startup=startup,
+            standby=standby,
             enforce_eager=enforce_eager,
             tool_call_parser=tool_call_parser,
             reasoning_parser=reasoning_parser,

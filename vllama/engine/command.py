@@ -39,8 +39,6 @@ _PREFERRED = {
     "--scheduling-policy": "priority",
 }
 _NEGATIVE = re.compile(r"-[0-9]+|-[0-9]*\.[0-9]+")
-_COMPILING = ("--enforce-eager", "-O", "--optimization-level", "-cc", "--compilation-config")
-"""Flags by which a user decides about compiling."""
 
 KEEP_ALIVE_S = 300
 """How long the engine keeps idle connections: longer than our client does, so that none closes under a request."""
@@ -79,7 +77,6 @@ def vllm_arguments(
     address: Address,
     settings: Settings,
     parsers: Parsers,
-    profile: Profile,
     launch: Launch = Launch(),
 ) -> list[str]:
     """vLLM's arguments; the user's own come last, so that they win."""
@@ -94,8 +91,6 @@ def vllm_arguments(
             arguments += [flag, value]
     if settings.max_model_len is None:
         arguments += ["--max-model-len", "auto"]
-    if profile is Profile.CPU and not names_any(user, _COMPILING):
-        arguments.append("--enforce-eager")
     names_tool_parser = names_any(user, ("--tool-call-parser",))
     if parsers.tool_call or names_tool_parser:
         arguments.append("--enable-auto-tool-choice")

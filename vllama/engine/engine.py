@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import enum
 import logging
-import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -19,9 +18,12 @@ from vllama.engine.diagnose import explain
 from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
 from vllama.engine.leftovers import Records
+from vllama.engine.log import EngineLog
 from vllama.engine.memory import gigabytes, read_memory
-from vllama.engine.process import EngineLog, EngineProcess, resident
+from vllama.engine.prefetch import Work, beside
+from vllama.engine.process import EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
+from vllama.engine.standby import Standby, StandbyError
 from vllama.errors import EngineError
 from vllama.scheduling.plan import AdapterLimits
 from vllama.wire.openai import ModelList
@@ -37,6 +39,9 @@ _ADAPTER_S = 120.0
 _CHANGE_S = 30.0
 _BYTES_PER_S = 1e9
 """For falling asleep and waking: the weights go to RAM or come back, on slow machines no faster than this."""
+_FORKED_SILENCE_S = 30.0
+"""A fork that inherited a lock which somebody held hangs. What has imported everything before logs every second."""
+_FORK_REFUSED = "Cannot re-initialize CUDA in forked subprocess"
 WARM_UP_PROMPT = "Warm-up: " + "one two three four five six seven eight nine ten " * 3
 """Some 40 tokens. A first prompt of only a few kills a CPU engine on processors with AMX: vLLM's attention kernel
 uses AMX before anything has asked the operating system for it, while longer prompts pass a kernel that asks."""
@@ -58,7 +63,7 @@ class LaunchPlan:
     name: what vLLM calls the model. stall_timeout: seconds without a line of output after which a start is given up.
     size: bytes of GPU memory (of RAM, on a CPU) planned for it. adapters: those it has room for, None for none.
     sleep_size: bytes of RAM that it takes while it sleeps, None where it cannot. full_context: what the model could
-    take in, in tokens, where vLLM is left to choose what fits.
+    take in, in tokens, where vLLM is left to choose what fits. meanwhile: what a thread does while the engine starts.
     """
 
     command: Sequence[str]
@@ -71,18 +76,22 @@ class LaunchPlan:
     adapters: AdapterLimits | None = None
     sleep_size: int | None = None
     full_context: int | None = None
+    meanwhile: Work = lambda _stop: None
 
 
 class Engine:
     """state says where it is in its life; `client` talks to it once it is ready.
 
-    name, size, adapters: as its plan has them. records: where it is written down while it lives.
+    name, size, adapters: as its plan has them.
     """
 
-    def __init__(self, plan: LaunchPlan, records: Records | None = None) -> None:
+    def __init__(self, plan: LaunchPlan, standby: Standby | None = None, records: Records | None = None) -> None:
+        """standby: who forks it, where one can. records: where it is written down while it lives."""
         self._plan = plan
+        self._standby = standby
         self._records = records
         self._process: EngineProcess | None = None
+        self._launched_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self.client = EngineClient(plan.url)
@@ -117,35 +126,57 @@ class Engine:
         Raises EngineError with the cause where it does not come up; then, and when cancelled, nothing of it is left.
         """
         try:
-            await self._start()
+            if self._standby is None or not await self._starts_fast(self._standby):
+                await self._start(None)
         except BaseException:
             self.state = State.FAILED
             await self.stop()
             raise
 
-    async def _start(self) -> None:
-        log = EngineLog(self._plan.log, self.progress.read)
-        self.progress.enter(Phase.IMPORTING)
+    async def _starts_fast(self, standby: Standby) -> bool:
+        """Start it by a fork; False, and nothing of it left, where that comes to nothing for the fork's own reasons."""
+        self.fast = True
         try:
-            self._process = await EngineProcess.launch(self._plan.command, self._plan.variables, log)
-        except OSError as error:
-            log.close()
-            raise EngineError(
-                f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
-                "run `vllama engine install --reinstall`",
-            ) from error
-        self._watcher = asyncio.create_task(self._watch(self._process), name=f"engine-watch-{self._process.pid}")
-        await self._until_healthy(self._process)
+            await self._start(standby)
+        except StandbyError as error:
+            logger.warning("%s: started the ordinary way: %s", self.name, error.message)
+        else:
+            return True
+        if self._process is not None and self._watcher is not None:
+            await self._end(self._process)
+            await self._watcher
+        self.fast, self.ended = False, asyncio.Event()
+        return False
+
+    async def _start(self, standby: Standby | None) -> None:
+        self.progress.enter(Phase.IMPORTING)
+        async with beside(self._plan.meanwhile):
+            process = await self._launch(standby)
+            await self._until_healthy(process)
         self.progress.enter(Phase.WARMING)
-        await self._warm_up(self._process)
+        await self._warm_up(process)
         with contextlib.suppress(EngineError):
             models = await self.client.get_json("/v1/models", seconds=10.0, type_=ModelList)
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
-        self._check_ended(self._process)
+        self._check_ended(process)
         self.state = State.READY
         self.progress.enter(None)
         if (full := self._plan.full_context or 0) > (fitting := self.context_length or full):
             logger.info("%s: context %d of %d tokens: what fits in %s", self.name, fitting, full, gigabytes(self.size))
+
+    async def _launch(self, standby: Standby | None) -> EngineProcess:
+        log = EngineLog(self._plan.log, self.progress.read)
+        log.note(f"{self.name} is started {datetime.now().astimezone().isoformat(timespec='seconds')}")
+        try:
+            process = await EngineProcess.launch(self._plan.command, self._plan.variables, log, standby)
+        except OSError as error:
+            raise EngineError(
+                f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
+                "run `vllama engine install --reinstall`",
+            ) from error
+        self._process, self._launched_at = process, time.monotonic()
+        self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
+        return process
 
     async def _until_healthy(self, process: EngineProcess) -> None:
         while not await self.client.healthy():
@@ -156,7 +187,9 @@ class Engine:
 
     def _check_alive(self, process: EngineProcess) -> None:
         self._check_ended(process)
-        silence = time.monotonic() - self.progress.changed_at
+        silence = time.monotonic() - max(self.progress.changed_at, self._launched_at)
+        if self.fast and self.progress.phase is Phase.IMPORTING and silence > _FORKED_SILENCE_S:
+            raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
             raise EngineError(
                 f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
@@ -165,6 +198,8 @@ class Engine:
 
     def _check_ended(self, process: EngineProcess) -> None:
         if self.ended.is_set():
+            if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
+                raise StandbyError(_FORK_REFUSED)
             raise EngineError(
                 f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
                 f"its log is {process.log.path}",
@@ -262,7 +297,9 @@ class Engine:
         fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        status = await (process.wait() if fault is None else self._kill(process))
+        if fault is not None:
+            await self.client.close()  # nobody is left waiting for an answer
+        status = await (process.wait() if fault is None else process.kill())
         if by_itself:
             self.failure = _cause(process, fault, status)
             how = "ended by itself" if fault is None else "was given up"
@@ -271,17 +308,6 @@ class Engine:
         if entry is not None:
             entry.remove()
         self.ended.set()
-
-    async def _kill(self, process: EngineProcess) -> int | None:
-        """End what would not end by itself. Nobody is left waiting for an answer."""
-        await self.client.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(process.pid, signal.SIGCONT)  # its guard may be what was stopped
-        try:
-            await process.stop(0.0)
-        except TimeoutError:
-            return None  # `stop` will say so
-        return process.returncode
 
     async def stop(self) -> None:
         """End the engine's processes and connections. Safe to call more than once; goes on where it is cancelled."""

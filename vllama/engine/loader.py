@@ -6,11 +6,15 @@ import math
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from vllama.engine.adapters import adapter_launch, adapter_limits
 from vllama.engine.budget import Budget
+from vllama.engine.caches import Caches
 from vllama.engine.command import (
     Address,
     Launch,
@@ -27,7 +31,10 @@ from vllama.engine.install import Environment, Profile
 from vllama.engine.leftovers import Records
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
+from vllama.engine.prefetch import prefetch_weights
 from vllama.engine.sockets import SocketFolder
+from vllama.engine.standby import Standby
+from vllama.engine.startup import has_compiler, startup_arguments
 from vllama.errors import ConfigError, EngineError
 from vllama.models import hub
 from vllama.models.catalogue import Catalogue
@@ -50,6 +57,7 @@ class Loader:
     Owns the private folder in which their sockets lie; `close` removes it. catalogue: where what is downloaded is put
     down, and which adapters there are is looked up. sibling: names a quantised form of a source, where one is known.
     records: where the engines are written down as long as they live.
+    standby: who forks the engines.
     """
 
     def __init__(
@@ -58,16 +66,19 @@ class Loader:
         environment: Environment,
         catalogue: Catalogue,
         sibling: Callable[[str], str | None] = lambda _: None,
+        standby: Standby | None = None,
     ) -> None:
         self._settings = settings
         self._environment = environment
         self._catalogue = catalogue
         self._sibling = sibling
+        self._standby = standby
         self._user = user_arguments(settings)
         self._gpus = _split_over(self._user)
         self._budget = Budget(settings.memory_limit)
         self._sockets = SocketFolder()
         self.records = Records(settings.home)
+        self._caches = Caches(settings.home / "cache", environment.version)
 
     async def fetch(self, model: Model) -> Model:
         """The model with its weights on this machine. Raises VllamaError where they cannot be had, or are no model."""
@@ -107,7 +118,7 @@ class Loader:
 
         share: bytes that it may take, as `demand` planned them; None: all there is for engines, as it is the only one.
         """
-        engine = Engine(self._plan(model, share), self.records)
+        engine = Engine(self._plan(model, share), self._standby, self.records)
         self._budget.add(engine)
         return engine
 
@@ -136,14 +147,14 @@ class Loader:
         size = share if share is not None else self._whole(needs)
         address = self._address()
         sleeps = self._sleeps(model, address)
-        launch = self._launch(limits, needs, size, sleeps)
+        launch = self._launch(limits, needs, size, sleeps) + Launch((), self._caches.variables(model.weights))
         arguments = vllm_arguments(
-            checkpoint.path, name, address, self._settings_for(checkpoint),
-            self._parsers(checkpoint), self._environment.profile, launch,
-        )  # fmt: skip
+            checkpoint.path, name, address, self._settings_for(checkpoint), self._parsers(checkpoint), launch
+        )
         return LaunchPlan(
-            command=[str(self._environment.python), "-m", "vllama_engine", "serve", *self._spare(), "--", *arguments],
+            command=[*_launcher(self._environment), "serve", *_spare(self._environment), "--", *arguments],
             variables=engine_environment(self._environment, os.environ, launch),
+            meanwhile=partial(self._meanwhile, model.weights, checkpoint.path),
             url=address.url,
             name=name,
             log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.log",
@@ -154,6 +165,10 @@ class Loader:
             full_context=None if needs.asked else needs.context,
         )
 
+    def _meanwhile(self, weights: str, folder: Path, stop: threading.Event) -> None:
+        prefetch_weights(folder, stop)
+        self._caches.tidy(stop, keep=weights)
+
     def _whole(self, needs: Footprint) -> int | None:
         """For an only engine; None as long as nobody has looked what there is: then it is left to vLLM."""
         if self._budget.memory is None:
@@ -162,7 +177,7 @@ class Loader:
         return most if self._budget.memory.gpus else plan_on_cpu(needs, most, _given_cache()).useful
 
     def _launch(self, limits: AdapterLimits | None, needs: Footprint, size: int | None, sleeps: bool) -> Launch:
-        launch = Launch()
+        launch = Launch(self._startup())
         if limits is not None:
             launch += adapter_launch(limits, self._settings, self._environment.profile)
         if size is not None and self._budget.memory is not None:
@@ -170,6 +185,13 @@ class Loader:
         if sleeps:
             launch += Launch(("--enable-sleep-mode",), {"VLLM_SERVER_DEV_MODE": "1"})
         return launch
+
+    def _startup(self) -> tuple[str, ...]:
+        startup, profile = self._settings.startup, self._environment.profile
+        compiles = startup == "throughput" and has_compiler()
+        if startup == "throughput" and profile is Profile.CPU and not compiles:
+            logger.warning("there is no C++ compiler (g++, or what CXX names): models are not compiled")
+        return startup_arguments(startup, profile, self._user, compiles=compiles)
 
     def _sleeps(self, model: Model, address: Address) -> bool:
         """Whether the engine is started so that it can sleep: where it may have to make room for other weights.
@@ -198,11 +220,6 @@ class Loader:
             return self._settings
         return self._settings.model_copy(update={"max_model_len": None})
 
-    def _spare(self) -> list[str]:
-        """Whether the engine keeps off one core: on a CPU, unless the user places vLLM's threads."""
-        on_cpu = self._environment.profile is Profile.CPU
-        return ["--spare-core"] if on_cpu and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ else []
-
     def _address(self) -> Address:
         if (port := self._settings.vllm_port) is not None:
             _check_port_free(port)
@@ -220,6 +237,25 @@ class Loader:
 
     def close(self) -> None:
         self._sockets.close()
+
+
+def make_standby(settings: Settings, environment: Environment) -> Standby:
+    """One for all models: it differs from their engines only in what each is started with."""
+    return Standby(
+        [*_launcher(environment), "standby", *_spare(environment)],
+        engine_environment(environment, os.environ),
+        settings.home / "logs" / "standby.log",
+    )
+
+
+def _launcher(environment: Environment) -> list[str]:
+    return [str(environment.python), "-m", "vllama_engine"]
+
+
+def _spare(environment: Environment) -> list[str]:
+    """Whether the engine keeps off one core: on a CPU, unless the user places vLLM's threads."""
+    on_cpu = environment.profile is Profile.CPU
+    return ["--spare-core"] if on_cpu and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ else []
 
 
 def _checkpoint(model: Model) -> Checkpoint:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from vllama.engine import caches
 from vllama.errors import ApiError, ConfigError
 from vllama.models import hub
 from vllama.models.catalogue import Catalogue
@@ -20,6 +21,12 @@ def remove(model: Model, catalogue: Catalogue, store: Store) -> None:
     Raises ApiError for a model that others answer for: the server's own, and folders of trainings.
     """
     refuse_configured(model.name, catalogue)
+    _remove(model, catalogue, store)
+    if all(other.weights != model.weights for other in catalogue if other.name.key != model.name.key):
+        caches.forget(store.root.parent / "cache", model.weights)
+
+
+def _remove(model: Model, catalogue: Catalogue, store: Store) -> None:
     if model.stored is not None:
         _forget(model.stored.manifest, model, catalogue, store)
         return
