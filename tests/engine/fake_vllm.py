@@ -10,13 +10,12 @@ end: `exit N`, `raise TEXT`, `say TEXT` (exits with a text), `kill N` or `hang`,
 warm_up: what the first prompt does: `404` (but it embeds), `500`, `hang`, or `kill N`, after an error of its own.
 context: in tokens, 0: it does not say.
 adapters: what loading an adapter of that name answers, [status, message]; else it is loaded, unless it is already.
-health: what /health answers, `hang`, or `spin` (it hangs and uses CPU time as long as that is the plan).
 says: `context`, how its processes are started, or `class`, how a model's class is looked at; it prints that first.
+health: what /health answers, `hang`, or `spin` (it hangs and uses CPU time as long as that is the plan).
 asleep: what /sleep answers, `200` (it sleeps), `500`, `hang`, or `kill N`. awake: the same of /wake_up, or `stay`.
 
-What importing it does stands in `$IMPORT`: `hang`, `die`, `cuda` (it initializes CUDA) or `thread` (it starts one).
-
-What is posted to /plan changes the plan of one that runs.
+What is posted to /plan changes the plan of one that runs. What importing it does stands in `$IMPORT`: `hang`, `die`,
+`cuda` (it initializes CUDA) or `thread` (it starts one).
 """
 
 import contextlib

@@ -94,12 +94,22 @@ async def test_a_folder_that_cannot_be_made_costs_the_file_only(tmp_path: Path) 
     assert await output_of("echo one", EngineLog(tmp_path / "file" / "engine.log")) == ["one"]
 
 
-async def test_states_of_a_line_that_overwrites_itself_are_told(tmp_path: Path) -> None:
-    told: list[str] = []
-    log = EngineLog(tmp_path / "engine.log", told.append)
-    async with launched(shell("printf '10%%\\r'; sleep 0.1; printf '20%%\\r'; sleep 1000"), log):
-        await until(lambda: told == ["10%", "20%"])
+async def test_states_of_a_line_that_overwrites_itself_are_read(log: EngineLog) -> None:
+    read: list[str] = []
+    log.read = read.append
+    async with launched(shell("printf '10%%\\r'; sleep 0.2; printf '20%%\\r'; sleep 1000"), log):
+        await until(lambda: read == ["10%", "20%"])
         assert not log.tail
+
+
+async def test_memory_that_processes_share_is_counted_once(log: EngineLog) -> None:
+    """As an engine's that is forked from a process that has imported everything."""
+    size = 64 * 2**20
+    script = f"import os, time; data = b'1' * {size}; os.fork(); os.fork(); print('up', flush=True); time.sleep(1000)"
+    async with launched([sys.executable, "-c", script, "serve"], log) as process:
+        await until(lambda: list(log.tail) == 4 * ["up"])
+        assert size <= process_module.resident(process.pid) < 2 * size
+    assert process_module.resident(process.pid) == 0
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -KILL $$", -signal.SIGKILL)])

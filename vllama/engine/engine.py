@@ -14,7 +14,7 @@ import msgspec
 
 from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
-from vllama.engine.diagnose import explain
+from vllama.engine.diagnosis import diagnose
 from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
 from vllama.engine.leftovers import Records
@@ -82,14 +82,14 @@ class LaunchPlan:
 class Engine:
     """state says where it is in its life; `client` talks to it once it is ready.
 
-    name, size, adapters: as its plan has them.
+    name, size, adapters: as its plan has them. records: where it is written down while it lives. standby: who forks
+    it, where one can.
     """
 
-    def __init__(self, plan: LaunchPlan, standby: Standby | None = None, records: Records | None = None) -> None:
-        """standby: who forks it, where one can. records: where it is written down while it lives."""
+    def __init__(self, plan: LaunchPlan, records: Records | None = None, standby: Standby | None = None) -> None:
         self._plan = plan
-        self._standby = standby
         self._records = records
+        self._standby = standby
         self._process: EngineProcess | None = None
         self._launched_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
@@ -192,7 +192,8 @@ class Engine:
             raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
             raise EngineError(
-                f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
+                f"the engine of {self._plan.name} was given up: no progress for {silence:.0f} s"
+                f" while {self.progress.phase}",
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
             )
 
@@ -200,9 +201,10 @@ class Engine:
         if self.ended.is_set():
             if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
                 raise StandbyError(_FORK_REFUSED)
+            found = diagnose(process.log.tail, process.returncode)
+            advice = f"{found.advice}; its log is" if found.advice else "its log is"
             raise EngineError(
-                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
-                f"its log is {process.log.path}",
+                f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
             )
 
     async def _warm_up(self, process: EngineProcess) -> None:
@@ -337,8 +339,8 @@ class Engine:
 
 def _cause(process: EngineProcess, fault: Fault | None, status: int | None) -> str:
     if fault is None:
-        return explain(process.log.tail, status)
-    return fault.text if fault.hung else explain(process.log.tail, None).replace("it was stopped", fault.text, 1)
+        return str(diagnose(process.log.tail, status))
+    return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
 
 
 def _error_text(body: bytes) -> str:

@@ -56,8 +56,7 @@ class Loader:
 
     Owns the private folder in which their sockets lie; `close` removes it. catalogue: where what is downloaded is put
     down, and which adapters there are is looked up. sibling: names a quantised form of a source, where one is known.
-    records: where the engines are written down as long as they live.
-    standby: who forks the engines.
+    standby: who forks the engines. records: where they are written down as long as they live.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class Loader:
         self._user = user_arguments(settings)
         self._gpus = _split_over(self._user)
         self._budget = Budget(settings.memory_limit)
+        self._caches = Caches(settings.home / "cache", environment.version)
         self._sockets = SocketFolder()
         self.records = Records(settings.home)
-        self._caches = Caches(settings.home / "cache", environment.version)
 
     async def fetch(self, model: Model) -> Model:
         """The model with its weights on this machine. Raises VllamaError where they cannot be had, or are no model."""
@@ -118,7 +117,7 @@ class Loader:
 
         share: bytes that it may take, as `demand` planned them; None: all there is for engines, as it is the only one.
         """
-        engine = Engine(self._plan(model, share), self._standby, self.records)
+        engine = Engine(self._plan(model, share), self.records, self._standby)
         self._budget.add(engine)
         return engine
 

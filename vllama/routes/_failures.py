@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from vllama.engine.client import death
-from vllama.errors import ApiError, EngineError, EngineGoneError
+from vllama.errors import ApiError, EngineError, EngineGoneError, VllamaError
 from vllama.routes._edge import quote
 from vllama.translate.failure import failure_text
 
@@ -61,10 +61,16 @@ async def to_the_end(chunks: AsyncGenerator[T, None], failure: Callable[[ApiErro
             async for chunk in chunks:
                 began = True
                 yield chunk
-    except (ApiError, EngineGoneError) as error:
+    except (ApiError, VllamaError) as error:
         if not began:
             raise
-        yield failure(error if isinstance(error, ApiError) else _died(error))
+        yield failure(_as_api_error(error))
+
+
+def _as_api_error(error: ApiError | VllamaError) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    return _died(error) if isinstance(error, EngineGoneError) else ApiError(500, str(error))
 
 
 def _died(error: EngineError) -> ApiError:

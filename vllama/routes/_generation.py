@@ -19,6 +19,7 @@ from vllama.models.model import Model
 from vllama.routes._edge import gateway_of, timestamp
 from vllama.routes._engine import Line
 from vllama.routes._failures import broken_off, engine_failures, failed, refusal, to_the_end, twice
+from vllama.routes._loading import load, tell_loading
 from vllama.routes._prompt import Prepared, prepare, render
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
 from vllama.translate.request import EngineRequest
@@ -76,7 +77,7 @@ async def _answer(exchange: Exchange) -> Response:
     if exchange.body.debug_render_only:
         return await until_client_leaves(exchange.request, _rendered(exchange))
     if exchange.body.stream is not False:
-        return await stream(exchange.request, to_the_end(_streamed_lines(exchange), _failure_line))
+        return await stream(exchange.request, to_the_end(_told_lines(exchange), _failure_line))
     return await until_client_leaves(exchange.request, _whole(exchange))
 
 
@@ -123,6 +124,19 @@ async def _whole(exchange: Exchange) -> Response:
         completion = _decode(await response.read())
     piece = reply.feed(completion) or Piece()
     return JSONResponse(_final(exchange, reply, piece, first=time.monotonic_ns()))
+
+
+def _told_lines(exchange: Exchange) -> Lines:
+    """The lines of a streamed reply, behind those that tell of the model's load where the client asked for them."""
+    lines = _streamed_lines(exchange)
+    if not exchange.body.loading_status:
+        return lines
+
+    def chunk(text: str) -> bytes:
+        return exchange.shape.chunk(exchange.wanted, timestamp(), Piece(thinking=text))
+
+    loading = load(gateway_of(exchange.request).scheduler, exchange.model, exchange.keep_alive)
+    return tell_loading(loading, chunk, lines)
 
 
 async def _streamed_lines(exchange: Exchange) -> Lines:
