@@ -80,8 +80,11 @@ async def unload(http: httpx.AsyncClient, model: str) -> None:
 
 
 async def engines(http: httpx.AsyncClient) -> dict[str, Any]:
-    """What the gateway tells of its engines and its standby."""
-    found: dict[str, Any] = (await http.get("/api/engines")).raise_for_status().json()
+    """What the gateway tells of its engines and its standby; an older one has nothing to tell."""
+    reply = await http.get("/api/engines")
+    if reply.status_code == 404:
+        return {"engines": [], "standby": {"state": "off"}}
+    found: dict[str, Any] = reply.raise_for_status().json()
     return found
 
 
@@ -91,12 +94,11 @@ async def until_parked(http: httpx.AsyncClient, seconds: float = 300.0) -> None:
 
     async def is_parked() -> bool:
         state.update((await engines(http))["standby"])
+        if state["state"] in ("off", "failed"):
+            raise LateError(f"there is no standby: {state}")
         return bool(state["state"] == "parked")
 
-    try:
-        await until(is_parked, seconds, "")
-    except LateError:
-        raise LateError(f"the standby is not parked within {seconds:.0f} s: {state}") from None
+    await until(is_parked, seconds, "the standby is parked")
 
 
 def parser(text: str) -> argparse.ArgumentParser:

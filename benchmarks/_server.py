@@ -17,9 +17,8 @@ from vllama.engine.install import ensure_environment
 from vllama.engine.loader import Loader
 from vllama.engine.process import kill_session
 from vllama.models.catalogue import Catalogue
-from vllama.models.inspect import Inspector
 from vllama.models.model import Model
-from vllama.models.sources import read_models
+from vllama.models.sources import Inspector, read_models
 from vllama.settings import load
 
 _POLL_S = 0.1
