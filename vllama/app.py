@@ -66,6 +66,8 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        if gateway.standby is not None:
+            gateway.standby.start()
         preloading = asyncio.create_task(_preload(gateway), name="preload")
         try:
             yield
@@ -73,6 +75,8 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
             preloading.cancel()
             await asyncio.gather(preloading, return_exceptions=True)
             await gateway.scheduler.close()
+            if gateway.standby is not None:
+                await gateway.standby.close()
 
     app = Starlette(
         routes=[_slashes(), *(route for module in _ENDPOINTS for route in module.routes)],

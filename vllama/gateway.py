@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from vllama.engine.client import EngineClient
+from vllama.engine.standby import Standby
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
@@ -26,14 +27,16 @@ _FRESH_S = 1.0
 class Gateway:
     """The models, who runs them, and, where that is somebody else, the connection to ask for their names.
 
-    store: where made and pulled models are kept, None where the models are somebody else's. preload: what to load at
-    once, in this order. on_gpu: whether loaded models take a GPU's memory. max_body: most bytes of a request's body, as
-    it arrives and unpacked. trusts_templates: whether clients may send chat templates of their own.
+    standby: who forks the engines, started and closed by the application. store: where made and pulled models are kept,
+    None where the models are somebody else's. preload: what to load at once, in this order. on_gpu: whether loaded
+    models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked. trusts_templates:
+    whether clients may send chat templates of their own.
     """
 
     catalogue: Catalogue
     scheduler: Scheduler
     attached: EngineClient | None = None
+    standby: Standby | None = None
     store: Store | None = None
     preload: Sequence[Model] = ()
     on_gpu: bool = True

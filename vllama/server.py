@@ -20,7 +20,7 @@ from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
 from vllama.engine.install import Environment, Profile
-from vllama.engine.loader import Loader
+from vllama.engine.loader import Loader, make_standby
 from vllama.engine.memory import most_engines
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
@@ -190,7 +190,8 @@ def local_app(
 ) -> Starlette:
     """The gateway before engines of its own. Raises ConfigError for flags that vLLM does not take."""
     check_flags(user_arguments(settings), read_flags(environment.flags))
-    loader = Loader(settings, environment, catalogue, library.sibling)
+    standby = make_standby(settings, environment) if settings.standby else None
+    loader = Loader(settings, environment, catalogue, library.sibling, standby)
     stack.callback(loader.close)
     scheduler = LocalScheduler(
         loader,
@@ -202,8 +203,8 @@ def local_app(
     preload = [_named(catalogue, name) for name in dict.fromkeys((*settings.pin, *settings.preload))]
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(
-        catalogue, scheduler, store=store, preload=preload, on_gpu=on_gpu, max_body=_max_body(settings),
-        trusts_templates=_trusts_templates(settings),
+        catalogue, scheduler, standby=standby, store=store, preload=preload, on_gpu=on_gpu,
+        max_body=_max_body(settings), trusts_templates=_trusts_templates(settings),
     )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
 

@@ -3,8 +3,10 @@
 vLLM's API server starts EngineCore and worker processes which stay behind, holding the GPU, when the API server is
 killed (seen on 0.32.0), and helpers in sessions of their own. The guard runs the server in a process group of its own
 and kills everything below itself when the server ends for any reason, or when the gateway does: the gateway holds the
-other end of a socket, which the kernel closes however the gateway dies. The guard closes its end as soon as the server
-is gone, so that nobody is sent to an engine of which only the killing is left.
+other end of a socket, which the kernel closes however the gateway dies.
+
+Over that socket the guard tells what the gateway, which need not be its parent, cannot see: a line `gone` as soon as
+the server is, so that nobody is sent to an engine of which only the killing is left, and `status N` at the very end.
 """
 
 import contextlib
@@ -25,6 +27,7 @@ def run_guarded(guard_fd: int, serve: Callable[[], int]) -> int:
     """Run `serve` in a child process group until it ends or `guard_fd` reaches its end.
 
     Returns once no process of it is left: the child's exit status, or 128 plus the number of the signal that killed it.
+    The same is written to `guard_fd`.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, wakeup_writer = os.pipe()
@@ -43,12 +46,14 @@ def run_guarded(guard_fd: int, serve: Callable[[], int]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: _signal_server(server, received))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return _watch(server, guard_fd, wakeup)
+    status = _watch(server, guard_fd, wakeup)
+    _tell(guard_fd, f"status {status}")
+    return status
 
 
 def _become_server(serve: Callable[[], int], guard: int) -> None:
     os.setpgid(0, 0)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if os.getppid() != guard:
         os._exit(1)
     status = 1
@@ -77,16 +82,29 @@ def _exit_status(exit_: SystemExit) -> int:
 def _watch(server: int, guard_fd: int, wakeup: int) -> int:
     while True:
         readable, _, _ = select.select([guard_fd, wakeup], [], [])
-        if guard_fd in readable and not os.read(guard_fd, 1):
+        if guard_fd in readable and not _read(guard_fd):
             _kill_all(server)
             return 128 + signal.SIGKILL
         if wakeup in readable:
             os.read(wakeup, 4096)
         if (status := _reap(server)) is not None:
-            os.close(guard_fd)
+            _tell(guard_fd, "gone")
             _kill_all(server)  # EngineCore and the workers, should they still live
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def _read(guard_fd: int) -> bytes:
+    """What the gateway says; nothing where it is gone."""
+    try:
+        return os.read(guard_fd, 1)
+    except ConnectionResetError:  # it went without having read all that it was told
+        return b""
+
+
+def _tell(guard_fd: int, line: str) -> None:
+    with contextlib.suppress(OSError):  # the gateway is gone
+        os.write(guard_fd, line.encode() + b"\n")
 
 
 def _reap(server: int) -> int | None:
@@ -128,6 +146,11 @@ def _signal_server(server: int, number: int) -> None:
         except ProcessLookupError:
             continue
         return
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:

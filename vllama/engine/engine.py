@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -15,10 +16,12 @@ from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
 from vllama.engine.diagnose import explain
 from vllama.engine.install import Profile
+from vllama.engine.log import EngineLog
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.prefetch import Work, beside
-from vllama.engine.process import EngineLog, EngineProcess, resident
+from vllama.engine.process import EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
+from vllama.engine.standby import Standby, StandbyError
 from vllama.errors import EngineError
 from vllama.scheduling.plan import AdapterLimits
 from vllama.wire.openai import ModelList
@@ -34,6 +37,9 @@ _ADAPTER_S = 120.0
 _CHANGE_S = 30.0
 _BYTES_PER_S = 1e9
 """For falling asleep and waking: the weights go to RAM or come back, on slow machines no faster than this."""
+_FORKED_SILENCE_S = 30.0
+"""A fork that inherited a lock which somebody held hangs. What has imported everything before logs every second."""
+_FORK_REFUSED = "Cannot re-initialize CUDA in forked subprocess"
 WARM_UP_PROMPT = "Warm-up: " + "one two three four five six seven eight nine ten " * 3
 """Some 40 tokens. A first prompt of only a few kills a CPU engine on processors with AMX: vLLM's attention kernel
 uses AMX before anything has asked the operating system for it, while longer prompts pass a kernel that asks."""
@@ -77,9 +83,12 @@ class Engine:
     name, size, adapters: as its plan has them.
     """
 
-    def __init__(self, plan: LaunchPlan) -> None:
+    def __init__(self, plan: LaunchPlan, standby: Standby | None = None) -> None:
+        """standby: who forks it, where one can."""
         self._plan = plan
+        self._standby = standby
         self._process: EngineProcess | None = None
+        self._launched_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self.client = EngineClient(plan.url)
@@ -114,36 +123,57 @@ class Engine:
         Raises EngineError with the cause where it does not come up; then, and when cancelled, nothing of it is left.
         """
         try:
-            await self._start()
+            if self._standby is None or not await self._starts_fast(self._standby):
+                await self._start(None)
         except BaseException:
             self.state = State.FAILED
             await self.stop()
             raise
 
-    async def _start(self) -> None:
-        log = EngineLog(self._plan.log, self.progress.read)
-        self.progress.enter(Phase.IMPORTING)
+    async def _starts_fast(self, standby: Standby) -> bool:
+        """Start it by a fork; False, and nothing of it left, where that comes to nothing for the fork's own reasons."""
+        self.fast = True
         try:
-            self._process = await EngineProcess.launch(self._plan.command, self._plan.variables, log)
-        except OSError as error:
-            log.close()
-            raise EngineError(
-                f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
-                "run `vllama engine install --reinstall`",
-            ) from error
-        self._watcher = asyncio.create_task(self._watch(self._process), name=f"engine-watch-{self._process.pid}")
+            await self._start(standby)
+        except StandbyError as error:
+            logger.warning("%s: started the ordinary way: %s", self.name, error.message)
+        else:
+            return True
+        if self._process is not None and self._watcher is not None:
+            await self._end(self._process)
+            await self._watcher
+        self.fast, self.ended = False, asyncio.Event()
+        return False
+
+    async def _start(self, standby: Standby | None) -> None:
+        self.progress.enter(Phase.IMPORTING)
         async with beside(self._plan.meanwhile):
-            await self._until_healthy(self._process)
+            process = await self._launch(standby)
+            await self._until_healthy(process)
         self.progress.enter(Phase.WARMING)
-        await self._warm_up(self._process)
+        await self._warm_up(process)
         with contextlib.suppress(EngineError):
             models = await self.client.get_json("/v1/models", seconds=10.0, type_=ModelList)
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
-        self._check_ended(self._process)
+        self._check_ended(process)
         self.state = State.READY
         self.progress.enter(None)
         if (full := self._plan.full_context or 0) > (fitting := self.context_length or full):
             logger.info("%s: context %d of %d tokens: what fits in %s", self.name, fitting, full, gigabytes(self.size))
+
+    async def _launch(self, standby: Standby | None) -> EngineProcess:
+        log = EngineLog(self._plan.log, self.progress.read)
+        log.note(f"{self.name} is started {datetime.now().astimezone().isoformat(timespec='seconds')}")
+        try:
+            process = await EngineProcess.launch(self._plan.command, self._plan.variables, log, standby)
+        except OSError as error:
+            raise EngineError(
+                f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
+                "run `vllama engine install --reinstall`",
+            ) from error
+        self._process, self._launched_at = process, time.monotonic()
+        self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
+        return process
 
     async def _until_healthy(self, process: EngineProcess) -> None:
         while not await self.client.healthy():
@@ -154,7 +184,9 @@ class Engine:
 
     def _check_alive(self, process: EngineProcess) -> None:
         self._check_ended(process)
-        silence = time.monotonic() - self.progress.changed_at
+        silence = time.monotonic() - max(self.progress.changed_at, self._launched_at)
+        if self.fast and self.progress.phase is Phase.IMPORTING and silence > _FORKED_SILENCE_S:
+            raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
             raise EngineError(
                 f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
@@ -163,6 +195,8 @@ class Engine:
 
     def _check_ended(self, process: EngineProcess) -> None:
         if self.ended.is_set():
+            if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
+                raise StandbyError(_FORK_REFUSED)
             raise EngineError(
                 f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
                 f"its log is {process.log.path}",

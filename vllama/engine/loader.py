@@ -34,6 +34,7 @@ from vllama.engine.install import Environment, Profile
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
 from vllama.engine.prefetch import prefetch_weights
+from vllama.engine.standby import Standby
 from vllama.engine.startup import has_compiler, startup_arguments
 from vllama.errors import ConfigError, EngineError
 from vllama.models import hub
@@ -59,6 +60,7 @@ class Loader:
 
     Owns the private folder in which their sockets lie; `close` removes it. catalogue: where what is downloaded is put
     down, and which adapters there are is looked up. sibling: names a quantised form of a source, where one is known.
+    standby: who forks the engines.
     """
 
     def __init__(
@@ -67,11 +69,13 @@ class Loader:
         environment: Environment,
         catalogue: Catalogue,
         sibling: Callable[[str], str | None] = lambda _: None,
+        standby: Standby | None = None,
     ) -> None:
         self._settings = settings
         self._environment = environment
         self._catalogue = catalogue
         self._sibling = sibling
+        self._standby = standby
         self._user = user_arguments(settings)
         self._gpus = _split_over(self._user)
         self._budget = Budget(settings.memory_limit)
@@ -117,7 +121,7 @@ class Loader:
 
         share: bytes that it may take, as `demand` planned them; None: all there is for engines, as it is the only one.
         """
-        engine = Engine(self._plan(model, share))
+        engine = Engine(self._plan(model, share), self._standby)
         self._budget.add(engine)
         return engine
 
@@ -151,7 +155,7 @@ class Loader:
             checkpoint.path, name, address, self._settings_for(checkpoint), self._parsers(checkpoint), launch
         )
         return LaunchPlan(
-            command=[str(self._environment.python), "-m", "vllama_engine", "serve", *self._spare(), "--", *arguments],
+            command=[*_launcher(self._environment), "serve", *_spare(self._environment), "--", *arguments],
             variables=engine_environment(self._environment, os.environ, launch),
             meanwhile=partial(self._meanwhile, model.weights, checkpoint.path),
             url=address.url,
@@ -219,11 +223,6 @@ class Loader:
             return self._settings
         return self._settings.model_copy(update={"max_model_len": None})
 
-    def _spare(self) -> list[str]:
-        """Whether the engine keeps off one core: on a CPU, unless the user places vLLM's threads."""
-        on_cpu = self._environment.profile is Profile.CPU
-        return ["--spare-core"] if on_cpu and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ else []
-
     def _address(self) -> Address:
         if (port := self._settings.vllm_port) is not None:
             _check_port_free(port)
@@ -245,6 +244,25 @@ class Loader:
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def make_standby(settings: Settings, environment: Environment) -> Standby:
+    """One for all models: it differs from their engines only in what each is started with."""
+    return Standby(
+        [*_launcher(environment), "standby", *_spare(environment)],
+        engine_environment(environment, os.environ),
+        settings.home / "logs" / "standby.log",
+    )
+
+
+def _launcher(environment: Environment) -> list[str]:
+    return [str(environment.python), "-m", "vllama_engine"]
+
+
+def _spare(environment: Environment) -> list[str]:
+    """Whether the engine keeps off one core: on a CPU, unless the user places vLLM's threads."""
+    on_cpu = environment.profile is Profile.CPU
+    return ["--spare-core"] if on_cpu and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ else []
 
 
 def _checkpoint(model: Model) -> Checkpoint:

@@ -2,109 +2,78 @@
 
 import asyncio
 import contextlib
-import logging
-import logging.handlers
 import os
+import re
 import signal
 import socket
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Mapping, Sequence
 
 import psutil
 
-_LOG_BYTES = 10 * 2**20
-_LOG_FILES = 3
-_TAIL_LINES = 1000
-_LINE_BYTES = 16 * 1024
-"""A longer line is cut into pieces of at most twice this."""
+from vllama.engine.log import EngineLog, Output
+from vllama.engine.memory import pss
+from vllama.engine.standby import Standby
+
 _KILL_S = 10.0
 """For the guard to see everything end: a killed process first gives its GPU memory back."""
-
-
-class EngineLog:
-    """An engine's output: a file, rotated by size, and the last lines in memory.
-
-    read: called with each line, and with each new state of one that overwrites itself, as progress bars do.
-    """
-
-    def __init__(self, path: Path, read: Callable[[str], None] = lambda _: None) -> None:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self.read = read
-        self._file = logging.handlers.RotatingFileHandler(
-            path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8", delay=True
-        )
-        # A full disk must not stop the engine: the file is given up, the lines in memory go on.
-        self._file.handleError = lambda _record: None  # type: ignore[assignment,method-assign]
-
-    def write(self, line: bytes) -> None:
-        """Add a line. Of what overwrote itself the last state is kept."""
-        text = _last_state(line)
-        self.tail.append(text)
-        self._file.emit(logging.LogRecord("engine", logging.INFO, "", 0, text, None, None))
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
+_LAST_OUTPUT_S = 1.0
+_STATUS = re.compile(rb"^status (\d+)$", re.MULTILINE)
 
 
 class EngineProcess:
     """A started engine. Made by `launch`; ends with everything that belongs to it, by itself or by `stop`.
 
-    ending: set as soon as its server is gone, while the guard still ends what the server has left.
+    pid: the guard's, which is also the session's id. returncode: None until it has ended. ending: set as soon as its
+    server is gone, while the guard still ends what the server has left.
     """
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, guard: socket.socket, output: "_Output", log: EngineLog
-    ) -> None:
-        self._process = process
-        self._guard: socket.socket | None = guard
-        self._output = output
+    def __init__(self, pid: int, guard: "Guard", end: Awaitable[int], output: Output, log: EngineLog) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
         self.log = log
-        self.ending = asyncio.Event()
-        asyncio.get_running_loop().add_reader(guard, self._on_guard_closed)
-        self._pump = asyncio.create_task(self._pump_output(), name=f"engine-log-{process.pid}")
-        self._end = asyncio.create_task(self._until_ended(), name=f"engine-end-{process.pid}")
+        self._guard = guard
+        self._output = output
+        self._end = asyncio.create_task(self._until_ended(end), name=f"engine-end-{pid}")
+
+    @property
+    def ending(self) -> asyncio.Event:
+        return self._guard.gone
 
     @classmethod
-    async def launch(cls, command: Sequence[str], variables: Mapping[str, str], log: EngineLog) -> "EngineProcess":
+    async def launch(
+        cls, command: Sequence[str], variables: Mapping[str, str], log: EngineLog, standby: Standby | None = None
+    ) -> "EngineProcess":
         """Start `command` (the launcher's, without its --guard-fd) in a session of its own.
 
-        Raises OSError where the interpreter cannot be executed.
+        standby: who forks it. Raises OSError where the interpreter cannot be executed, StandbyError where the standby
+        does not fork it.
         """
         with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
-            guard_end, guard = socket.socketpair()
+            guard_end, ours = socket.socketpair()
             always.callback(guard_end.close)
+            guard = Guard(ours)
             started.callback(guard.close)
             # A pipe of our own: asyncio's would make waiting for the process wait for whoever holds its output.
             output_end, writing_end = os.pipe()
             always.callback(os.close, writing_end)
-            output = await _Output.open(output_end)
-            started.callback(output.close)
-            process = await asyncio.create_subprocess_exec(
-                *_with_guard(command, guard_end.fileno()),
-                env=dict(variables),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=writing_end,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(guard_end.fileno(),),
-                start_new_session=True,
-            )
+            output = await Output.open(output_end, log)
+            started.callback(output.abandon)
+            if standby is not None:
+                pid = await standby.fork(_arguments(command), variables, guard_end.fileno(), writing_end)
+                end: Awaitable[int] = guard.wait(pid)
+            else:
+                process = await asyncio.create_subprocess_exec(
+                    *_with_guard(command, guard_end.fileno()),
+                    env=dict(variables),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=writing_end,
+                    stderr=asyncio.subprocess.STDOUT,
+                    pass_fds=(guard_end.fileno(),),
+                    start_new_session=True,
+                )
+                pid, end = process.pid, process.wait()
             started.pop_all()
-        return cls(process, guard, output, log)
-
-    @property
-    def pid(self) -> int:
-        """The guard's pid, which is also the session's id."""
-        return self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.returncode
+        return cls(pid, guard, end, output, log)
 
     async def wait(self) -> int:
         """The exit status, once nothing of the engine is left and its output is read."""
@@ -115,11 +84,12 @@ class EngineProcess:
 
         Raises TimeoutError where even then one does not end, as in a driver that hangs.
         """
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        if not self._end.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
         if await self._ends_within(grace):
             return
-        self._close_guard()
+        self._guard.order_end()
         if not await self._ends_within(_KILL_S):
             kill_session(self.pid)
             async with asyncio.timeout(_KILL_S):
@@ -128,70 +98,64 @@ class EngineProcess:
     async def _ends_within(self, seconds: float) -> bool:
         return bool((await asyncio.wait({self._end}, timeout=seconds))[0])
 
-    async def _until_ended(self) -> int:
-        status = await self._process.wait()
+    async def _until_ended(self, end: Awaitable[int]) -> int:
+        status = await end
         kill_session(self.pid)  # nothing is left, unless the guard itself was killed
-        await asyncio.wait({self._pump}, timeout=1.0)
-        self._pump.cancel()
-        self._output.close()
-        self._close_guard()
-        self.log.close()
+        await self._output.close(_LAST_OUTPUT_S)
+        self._guard.close()
+        self.returncode = status
         return status
 
-    def _on_guard_closed(self) -> None:
-        assert self._guard is not None
-        asyncio.get_running_loop().remove_reader(self._guard)
-        self.ending.set()
 
-    def _close_guard(self) -> None:
-        """The guard's signal to kill the engine."""
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            asyncio.get_running_loop().remove_reader(guard)
-            guard.close()
-        self.ending.set()
+class Guard:
+    """The gateway's end of the guard's socket. gone: set as soon as the server is, at the latest with the guard."""
 
-    async def _pump_output(self) -> None:
-        rest = b""
-        while data := await self._output.reader.read(_LINE_BYTES):
-            *lines, rest = (rest + data).split(b"\n")
-            if len(rest) > _LINE_BYTES:
-                lines, rest = [*lines, rest], b""
-            for line in lines:
-                self.log.write(line)
-                self.log.read(_last_state(line))
-            if b"\r" in rest:
-                self.log.read(_last_state(rest))
-        if rest:
-            self.log.write(rest)
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._told = b""
+        self._over = asyncio.Event()
+        self.gone = asyncio.Event()
+        end.setblocking(False)
+        asyncio.get_running_loop().add_reader(end, self._read)
 
+    async def wait(self, pid: int) -> int:
+        """The exit status of a guard that is no child of ours, once it is gone: SIGKILL's where it did not tell."""
+        await self._over.wait()
+        with contextlib.suppress(ChildProcessError):  # it is ours only where its parent died and we adopt orphans
+            os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
+        status = _STATUS.search(self._told)
+        return int(status[1]) if status else -signal.SIGKILL
 
-def _last_state(line: bytes) -> str:
-    return line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
-
-
-@dataclass(frozen=True)
-class _Output:
-    """The reading end of a pipe."""
-
-    reader: asyncio.StreamReader
-    transport: asyncio.ReadTransport
-
-    @classmethod
-    async def open(cls, descriptor: int) -> "_Output":
-        reader = asyncio.StreamReader()
-        file = os.fdopen(descriptor, "rb", 0)
-        try:
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(reader), file
-            )
-        except BaseException:
-            file.close()
-            raise
-        return cls(reader, transport)
+    def order_end(self) -> None:
+        """Have the guard kill the engine."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        self.transport.close()
+        """The guard kills the engine, and is not heard of any more."""
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+        self.gone.set()
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(1024)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._told += data
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._over.set()
+        if not data or self._told.startswith(b"gone\n"):
+            self.gone.set()
+
+
+def _arguments(command: Sequence[str]) -> list[str]:
+    """The launcher's own, without the interpreter and what it runs."""
+    return list(command[command.index("serve") :])
 
 
 def _with_guard(command: Sequence[str], descriptor: int) -> list[str]:
@@ -220,10 +184,5 @@ def session_members(session: int) -> list[int]:
 
 
 def resident(session: int) -> int:
-    """Bytes of RAM that a session's processes have each to themselves."""
-    found = 0
-    for pid in session_members(session):
-        with contextlib.suppress(psutil.Error):
-            memory = psutil.Process(pid).memory_info()
-            found += memory.rss - memory.shared
-    return found
+    """Bytes of RAM that a session's processes hold, what they share with others divided among them."""
+    return sum(map(pss, session_members(session)))
