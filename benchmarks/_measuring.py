@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -102,6 +103,9 @@ async def until_parked(http: httpx.AsyncClient, seconds: float = 300.0) -> None:
 
 
 def parser(text: str) -> argparse.ArgumentParser:
+    """Of a benchmark's command line. Whoever ends the benchmark by a signal ends what it has started."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored by what a shell starts in the background
+        signal.signal(number, signal.default_int_handler)
     found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--json", type=Path, help="file to write the numbers to")
     return found
