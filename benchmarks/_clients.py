@@ -23,7 +23,7 @@ class Fate(StrEnum):
     """What became of one request. REFUSED and CUT are nobody's fault while the gateway itself is being killed."""
 
     COMPLETE = "complete"
-    RETRIED = "retried"  # complete, and nothing of it had come before something was killed
+    RETRIED = "retried"  # complete, though its engine was ended before anything of it had come
     ERROR = "clean error"
     REFUSED = "refused"
     CUT = "cut"
@@ -43,7 +43,7 @@ class Request:
     detail: str = ""
 
     def fate_at(self, killed: float) -> Fate:
-        """With regard to something that was killed."""
+        """With regard to the end of its engine."""
         waited = self.began < killed < self.first
         return Fate.RETRIED if self.fate is Fate.COMPLETE and waited else self.fate
 

@@ -114,7 +114,8 @@ async def hit(victim: str, number: int, where: Place, http: httpx.AsyncClient, c
     blow.answered = await until_answered(clients, before, struck)
     await settle(http, clients)
     during = [request for request in clients.done[before:] if request.began < struck + blow.answered]
-    blow.fates.update(request.fate_at(struck) for request in during)
+    ends_engine = victim not in ("standby", "gateway")
+    blow.fates.update(request.fate_at(struck) if ends_engine else request.fate for request in during)
     blow.told = sorted({request.detail for request in during if request.detail})
     blow.left = await leftovers(processes, files, where)
     return blow
