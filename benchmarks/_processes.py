@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.served import SCRIPT, Served, environment
 
 _PR_SET_CHILD_SUBREAPER = 36
 _START_S = 300.0
+_REAP_S = 0.1
 
 
 def adopt_orphans() -> None:
@@ -66,6 +68,17 @@ class Place:
         self._command: list[str | Path] = [SCRIPT, "serve", "--port", str(self.port), *arguments]
         self.url = f"http://127.0.0.1:{self.port}"
         self.served = self._start()
+        self._closed = threading.Event()
+        self._reaper = threading.Thread(target=self._reap, daemon=True)
+        self._reaper.start()
+
+    def _reap(self) -> None:
+        """What was adopted is forgotten once it ended, as init does it."""
+        while not self._closed.wait(_REAP_S):
+            for process in psutil.Process().children():
+                with contextlib.suppress(psutil.Error, ChildProcessError):
+                    if process.pid != self.served.process.pid and process.status() == psutil.STATUS_ZOMBIE:
+                        os.waitpid(process.pid, os.WNOHANG)
 
     def _start(self) -> Served:
         variables = environment(TMPDIR=str(self._folder), XDG_RUNTIME_DIR=str(self._folder))
@@ -77,8 +90,8 @@ class Place:
     def start_again(self) -> None:
         """As a service manager does with a gateway that ended."""
         self.served.process.wait(30)
-        self.served.close()
-        self.served = self._start()
+        old, self.served = self.served, self._start()
+        old.close()
 
     def files(self) -> list[str]:
         """Sockets and files that lie there now."""
@@ -93,9 +106,7 @@ class Place:
         for process in descendants():
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
-        for process in psutil.Process().children():
-            with contextlib.suppress(psutil.Error, ChildProcessError):
-                os.waitpid(process.pid, 0)
+        self._closed.set()
         with contextlib.suppress(OSError):
             for path in sorted(self._folder.rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
