@@ -37,15 +37,17 @@ def descendants() -> list[psutil.Process]:
     return found
 
 
+_ROLES = ("guard", "server", "core", "worker")
+"""Each is started by the one before."""
+
+
 def role(process: psutil.Process, session: int) -> str:
-    """What a process of an engine does: guard, server, core, worker or other. session: the engine's pid."""
-    title = " ".join(process.cmdline())
-    if process.pid == session:
-        return "guard"
-    for name, what in (("VLLM::EngineCore", "core"), ("VLLM::Worker", "worker")):
-        if name in title or process.name().startswith(name):
-            return what
-    return "server" if process.ppid() == session and "resource_tracker" not in title else "other"
+    """What a process of an engine does, by its place among them: forked ones have no titles. session: its pid."""
+    if "resource_tracker" in " ".join(process.cmdline()):
+        return "other"
+    above = [parent.pid for parent in (process, *process.parents())]
+    depth = above.index(session) if session in above else len(_ROLES)
+    return _ROLES[depth] if depth < len(_ROLES) else "other"
 
 
 def kinds() -> Counter[str]:
