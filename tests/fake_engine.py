@@ -24,6 +24,7 @@ from aiohttp import web
 
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
+from vllama.engine.progress import Progress
 from vllama.models.model import Model
 from vllama.scheduling.plan import AdapterLimits, Demand
 
@@ -251,6 +252,11 @@ async def hang_up(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+def asked_twice(behaviour: Behaviour) -> list[Behaviour]:
+    """It, and once more where the gateway then asks the next engine."""
+    return [behaviour, behaviour] if behaviour is hang_up else [behaviour]
+
+
 def events(*payloads: Any, end: str = "\n\n") -> list[bytes]:
     """Server-Sent Events, each from an object, or a text as it is."""
     return [
@@ -309,6 +315,7 @@ class EngineInPlace:
         self.context_length = context_length
         self.state = State.STARTING
         self.log_path = Path("engine.log")
+        self.progress, self.failure, self.fast, self.pid = Progress(), "", False, None
         self.ended, self.starting, self.may_start, self.stopped = (asyncio.Event() for _ in range(4))
         self._failure = failure
         self._adapter_failure = adapter_failure
@@ -330,6 +337,11 @@ class EngineInPlace:
     async def stop(self) -> None:
         self.stopped.set()
         await self.client.close()
+
+    def die(self, failure: str) -> None:
+        """End by itself, with that cause and advice."""
+        self.state, self.failure = State.FAILED, failure
+        self.ended.set()
 
     def can_sleep(self) -> bool:
         return False

@@ -53,6 +53,16 @@ def test_bind(host: str, address: str) -> None:
         assert not listener.get_inheritable()
 
 
+def test_accepted_connections_are_kept_alive() -> None:
+    """A client that waits for a load is not forgotten by what is between."""
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+                assert connection.getsockopt(socket.IPPROTO_TCP, option) == 15
+
+
 def test_localhost_is_the_address_that_every_client_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [
         (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
@@ -172,7 +182,7 @@ def test_whether_clients_are_trusted_with_templates(
 
 
 def test_what_is_preloaded(tmp_path: Path, models: dict[str, Model]) -> None:
-    """Pinned models first, each once, in the order in which they were named."""
+    """Pinned models first, those to keep warm last, each once, in the order in which they were named."""
     flags = tmp_path / "flags.json"
     flags.write_text('{"flags": []}')
     environment = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CPU, flags)
@@ -188,11 +198,26 @@ def test_what_is_preloaded(tmp_path: Path, models: dict[str, Model]) -> None:
     assert preloaded() == []
     assert preloaded(preload=["demo-embed", "Demo"]) == [models["demo-embed"], models["demo"]]
     assert preloaded(preload=["plain", "demo:latest"], pin=["demo:latest"]) == [models["demo"], models["plain"]]
+    assert preloaded(keep_warm=["demo", "plain"], preload=["plain"]) == [models["plain"], models["demo"]]
     with pytest.raises(ConfigError, match="its weights are gone"):
         preloaded(pin=["broken"])
-    with pytest.raises(ConfigError) as error:
-        preloaded(pin=["demo-embad"])
-    assert str(error.value) == "there is no model 'demo-embad' to preload or pin: did you mean demo-embed:latest?"
+    for setting in ("pin", "preload", "keep_warm"):
+        with pytest.raises(ConfigError) as error:
+            preloaded(**{setting: ["demo-embad"]})
+        assert str(error.value) == (
+            "there is no model 'demo-embad' to preload, pin or keep warm: did you mean demo-embed:latest?"
+        )
+
+
+def test_what_is_pinned_and_kept_warm(tmp_path: Path, models: dict[str, Model]) -> None:
+    flags = tmp_path / "flags.json"
+    flags.write_text('{"flags": []}')
+    environment = Environment(Path("/engine/bin/python"), "0.32.0", Profile.CPU, flags)
+    settings = Settings(home=tmp_path, pin=["Demo"], keep_warm=["plain:latest"])
+    with ExitStack() as stack:
+        app = local_app(settings, Catalogue(models.values()), environment, stack)
+        terms = app.state.gateway.scheduler._terms
+    assert (terms.pinned, terms.warm) == ({models["demo"].name.key}, {models["plain"].name.key})
 
 
 SERVE = "import sys; from vllama import server, settings; server.run(settings.load(host=sys.argv[1], port=0), None)"

@@ -10,6 +10,29 @@ import pytest
 from tests.scheduling.plain import INF, Engines, settle, users_of
 from vllama.scheduling.local import LocalScheduler
 
+
+class Clock:
+    """The loop's, put forward by tests. Never back: timers that were set meanwhile would be late."""
+
+    def __init__(self, real: Callable[[], float]) -> None:
+        self._real, self.ahead = real, 0.0
+
+    def __call__(self) -> float:
+        return self._real() + self.ahead
+
+    async def skip(self, seconds: float) -> None:
+        self.ahead += seconds
+        await settle()
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop.time, Clock):
+        loop.time = Clock(loop.time)  # type: ignore[method-assign]
+    return loop.time  # type: ignore[return-value]
+
+
 Make = Callable[..., LocalScheduler]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vllama.engine.engine import State
+from vllama.engine.progress import Progress
 from vllama.errors import EngineError
 from vllama.models.model import Model
 from vllama.models.names import parse
@@ -44,6 +45,7 @@ class Engine:
         self.share, self.model = share, model
         self.state = State.STARTING
         self.adapters = engines.limits
+        self.progress, self.failure, self.fast, self.pid = Progress(), "", False, 100 + len(engines.made)
         self.ended = asyncio.Event()
         self.held_adapters: set[str] = set()
         self._engines = engines
@@ -87,8 +89,8 @@ class Engine:
         self.held_adapters.remove(name)
         await self._engines.step(f"unload {name}")
 
-    def die(self) -> None:
-        self.state = State.FAILED
+    def die(self, failure: str = "killed: buy memory") -> None:
+        self.state, self.failure = State.FAILED, failure
         self.ended.set()
 
 

@@ -234,11 +234,11 @@ async def test_an_engine_that_dies_takes_its_adapters_along(scheduler: LocalSche
     await until(lambda: "load y" in engines.events)
     engines.failures["load y"] = [EngineError("the connection broke")]
     engines.last.die()
-    assert names(scheduler) == []
+    assert names(scheduler) == ["x"]
     engines.release()
     assert await user.entered() == "a"
     assert engines.events[:3] == ["start a", "load x", "load y"]
-    assert engines.events[3:] == ["stop a", "start a", "load y"]
+    assert engines.events[3:] == ["stop a", "start a", "load x", "load y"]
     await user.leave()
 
 

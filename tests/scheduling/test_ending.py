@@ -15,7 +15,7 @@ async def test_an_engine_that_died_is_replaced(scheduler: LocalScheduler, engine
     await user.entered()
     engines.last.die()
     await settle()
-    assert scheduler.loaded() == []
+    assert scheduler.loaded() == [Loaded(A, INF, None, State.STARTING, 0)], "it comes back"
     assert engines.events == ["start a"], "its users are still reading"
     await asyncio.wait_for(once(scheduler, A), 1)
     assert engines.events == ["start a", "stop a", "start a"]
@@ -28,6 +28,16 @@ async def test_an_engine_that_died_unused_is_cleaned_up_at_once(scheduler: Local
     await once(scheduler, A)
     engines.last.die()
     await until(lambda: engines.events == ["start a", "stop a"])
+
+
+async def test_a_lease_tells_of_its_engines_end(scheduler: LocalScheduler, engines: Engines) -> None:
+    async with scheduler.acquire(A) as lease:
+        assert (await lease.gone(0), lease.failure) == (False, "")
+        gone = asyncio.create_task(lease.gone(5))
+        await settle()
+        engines.last.die("killed: buy memory")
+        assert (await gone, lease.failure) == (True, "killed: buy memory")
+        assert await lease.gone(0)
 
 
 async def test_a_swap_does_not_wait_for_users_of_a_dead_engine(single: LocalScheduler, engines: Engines) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.scheduling.conftest import Make
+from tests.scheduling.conftest import Clock, Make
 from tests.scheduling.plain import INF, A, B, C, Engines, User, once, settle, until, users_of
 from vllama.engine.engine import State
 from vllama.errors import ApiError, EngineError
 from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
-from vllama.scheduling.resident import Tenant
 from vllama.scheduling.scheduler import Lease, Loaded
+from vllama.scheduling.tenant import Tenant
 
 
 async def test_a_lease_tells_of_the_engine(scheduler: LocalScheduler, engines: Engines) -> None:
@@ -118,7 +118,12 @@ async def test_a_swap_called_off_as_the_last_user_leaves(single: LocalScheduler,
     ],
 )
 async def test_a_failure_reaches_all_that_wait_for_the_model_and_nobody_else(
-    scheduler: LocalScheduler, engines: Engines, failure: BaseException, text: str, caplog: pytest.LogCaptureFixture
+    scheduler: LocalScheduler,
+    engines: Engines,
+    clock: Clock,
+    failure: BaseException,
+    text: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     engines.failures["fetch a"] = [failure]
     users, other = [User(scheduler, A) for _ in range(3)], User(scheduler, B)
@@ -127,10 +132,13 @@ async def test_a_failure_reaches_all_that_wait_for_the_model_and_nobody_else(
     assert await other.entered() == "b"
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
     await other.leave()
+    await clock.skip(1)
     await once(scheduler, A)  # the next one tries again
 
 
-async def test_a_start_that_fails_leaves_nothing_loaded(scheduler: LocalScheduler, engines: Engines) -> None:
+async def test_a_start_that_fails_leaves_nothing_loaded(
+    scheduler: LocalScheduler, engines: Engines, clock: Clock
+) -> None:
     engines.held = {"start"}
     user = User(scheduler, A)
     await until(lambda: engines.made)
@@ -138,6 +146,7 @@ async def test_a_start_that_fails_leaves_nothing_loaded(scheduler: LocalSchedule
     engines.release()
     assert str(await user.failure()) == "no memory"
     assert scheduler.loaded() == []
+    await clock.skip(1)
     await once(scheduler, A)
     assert engines.events == ["start a", "stop a", "start a"]
 
@@ -239,7 +248,9 @@ async def test_too_many_wait(make: Make, engines: Engines) -> None:
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_cancelled_at_every_await_point(scheduler: LocalScheduler, engines: Engines, turns: int) -> None:
+async def test_cancelled_at_every_await_point(
+    scheduler: LocalScheduler, engines: Engines, clock: Clock, turns: int
+) -> None:
     """Also in the very turn of the grant, and of a failure."""
     engines.failures["fetch"] = [EngineError("no")] if turns % 2 else []
     user, other = User(scheduler, A), User(scheduler, A)
@@ -253,6 +264,7 @@ async def test_cancelled_at_every_await_point(scheduler: LocalScheduler, engines
     assert users_of(scheduler) == (0 if other.task.done() else 1)
     if not other.task.done():
         await other.leave()
+    await clock.skip(1)
     await once(scheduler, A)
     assert users_of(scheduler) == 0
 
@@ -271,7 +283,7 @@ async def test_cancelled_in_the_turn_of_the_answer(
         return lambda *arguments: (call_soon(user.task.cancel), function(*arguments))[1]
 
     monkeypatch.setattr(Tenant, "enter", first_cancel(Tenant.enter))
-    monkeypatch.setattr(scheduler, "refuse", first_cancel(scheduler.refuse))
+    monkeypatch.setattr(scheduler._waiters, "refuse", first_cancel(scheduler._waiters.refuse))
     await settle()
     engines.release()
     if outcome == "closed":

@@ -10,7 +10,7 @@ from tests.scheduling.plain import INF, A, B, C, D, Engines, User, base, names, 
 from vllama.engine.engine import State
 from vllama.errors import EngineError
 from vllama.models.model import Model
-from vllama.scheduling import mover
+from vllama.scheduling import memory
 from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.plan import Demand
 from vllama.scheduling.scheduler import Loaded
@@ -271,7 +271,7 @@ async def test_memory_that_a_driver_gives_back_late(
     scheduler: LocalScheduler, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody else has to go for it, and it is not said that the model does not fit."""
-    monkeypatch.setattr(mover, "_RETURN_POLL_S", 0)
+    monkeypatch.setattr(memory, "_RETURN_POLL_S", 0)
     engines.demand_of_all, engines.memory = Demand.exactly(10), 20
     await once(scheduler, A, 60.0)
     await once(scheduler, B)
@@ -283,7 +283,7 @@ async def test_memory_that_a_driver_gives_back_late(
 async def test_memory_that_a_driver_does_not_give_back(
     scheduler: LocalScheduler, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mover, "_RETURN_S", 0.01)
+    monkeypatch.setattr(memory, "_RETURN_S", 0.01)
     engines.demand_of_all, engines.memory = Demand.exactly(10), 20
     await once(scheduler, A, 60.0)
     await once(scheduler, B)

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import enum
 import logging
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ import msgspec
 
 from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
-from vllama.engine.diagnose import explain
+from vllama.engine.diagnosis import diagnose
+from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
+from vllama.engine.leftovers import Records
 from vllama.engine.log import EngineLog
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.prefetch import Work, beside
@@ -83,12 +87,13 @@ class LaunchPlan:
 class Engine:
     """state says where it is in its life; `client` talks to it once it is ready.
 
-    name, size, adapters: as its plan has them.
+    name, size, adapters: as its plan has them. records: where it is written down while it lives. standby: who forks
+    it, where one can.
     """
 
-    def __init__(self, plan: LaunchPlan, standby: Standby | None = None) -> None:
-        """standby: who forks it, where one can."""
+    def __init__(self, plan: LaunchPlan, records: Records | None = None, standby: Standby | None = None) -> None:
         self._plan = plan
+        self._records = records
         self._standby = standby
         self._process: EngineProcess | None = None
         self._launched_at = 0.0
@@ -197,7 +202,8 @@ class Engine:
             raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
             raise EngineError(
-                f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
+                f"the engine of {self._plan.name} was given up: no progress for {silence:.0f} s"
+                f" while {self.progress.phase}",
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
             )
 
@@ -205,9 +211,10 @@ class Engine:
         if self.ended.is_set():
             if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
                 raise StandbyError(_FORK_REFUSED)
+            found = diagnose(process.log.tail, process.returncode)
+            advice = f"{found.advice}; its log is" if found.advice else "its log is"
             raise EngineError(
-                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
-                f"its log is {process.log.path}",
+                f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
             )
 
     async def _warm_up(self, process: EngineProcess) -> None:
@@ -296,15 +303,33 @@ class Engine:
                 return response.status, _error_text(await response.read())
 
     async def _watch(self, process: EngineProcess, scratch: Scratch) -> None:
-        await process.ending.wait()
+        entry = await asyncio.to_thread(self._records.add, process.pid, self.name) if self._records else None
+        found = entry.see if entry is not None else lambda _: None
+        health = HealthWatch(self.name, process.pid, self.client, lambda: self.state is State.READY, found)
+        fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        status = await process.wait()
+        status = await (process.wait() if fault is None else self._kill(process))
         scratch.remove()
         if by_itself:
-            self.failure = explain(process.log.tail, status)
-            logger.error("%s: the engine ended by itself: %s (log: %s)", self.name, self.failure, process.log.path)
+            self.failure = _cause(process, fault, status)
+            how = "ended by itself" if fault is None else "was given up"
+            logger.error("%s: the engine %s: %s (log: %s)", self.name, how, self.failure, process.log.path)
+        self.client.fate.seal(self.failure)
+        if entry is not None:
+            entry.remove()
         self.ended.set()
+
+    async def _kill(self, process: EngineProcess) -> int | None:
+        """End what would not end by itself. Nobody is left waiting for an answer."""
+        await self.client.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGCONT)  # its guard may be what was stopped
+        try:
+            await process.stop(0.0)
+        except TimeoutError:
+            return None  # `stop` will say so
+        return process.returncode
 
     async def stop(self) -> None:
         """End the engine's processes and connections. Safe to call more than once; goes on where it is cancelled."""
@@ -330,6 +355,12 @@ class Engine:
                 f"process {process.pid}, the engine of {self.name}, cannot be killed",
                 "a driver may hang: where nothing else helps, restart the machine",
             ) from None
+
+
+def _cause(process: EngineProcess, fault: Fault | None, status: int | None) -> str:
+    if fault is None:
+        return str(diagnose(process.log.tail, status))
+    return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
 
 
 def _error_text(body: bytes) -> str:

@@ -43,12 +43,13 @@ class EngineProcess:
     async def launch(
         cls, command: Sequence[str], variables: Mapping[str, str], log: EngineLog, standby: Standby | None = None
     ) -> "EngineProcess":
-        """Start `command` (the launcher's, without its --guard-fd) in a session of its own.
+        """Start `command` (the launcher's, without its --guard-fd) in a session of its own. `log` is closed with it.
 
         standby: who forks it. Raises OSError where the interpreter cannot be executed, StandbyError where the standby
         does not fork it.
         """
         with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
+            started.callback(log.close)
             guard_end, ours = socket.socketpair()
             always.callback(guard_end.close)
             guard = Guard(ours)

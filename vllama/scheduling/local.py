@@ -3,36 +3,33 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 from vllama.changes import Changes
-from vllama.errors import ApiError, EngineError, VllamaError
+from vllama.engine.progress import Phase, Progress
+from vllama.errors import EngineError, VllamaError
 from vllama.models.model import Model
 from vllama.scheduling.engines import Engines
+from vllama.scheduling.failures import Failures, told
 from vllama.scheduling.mover import Mover
+from vllama.scheduling.placing import place
 from vllama.scheduling.report import Report
-from vllama.scheduling.resident import Resident, Tenant, Terms, rank_of
-from vllama.scheduling.scheduler import BUSY, Lease, Loaded
+from vllama.scheduling.resident import Resident
+from vllama.scheduling.scheduler import Lease, Loaded
 from vllama.scheduling.shelf import Changed
+from vllama.scheduling.status import report, shown
+from vllama.scheduling.tenant import Tenant, Terms, now
+from vllama.scheduling.waiters import Grant, Waiter, Waiters
 
 logger = logging.getLogger("vllama.scheduler")
-
-_Grant = tuple[Resident, Tenant]
-
-
-@dataclass(eq=False)
-class _Waiter:
-    model: Model
-    keep_alive: float | None
-    granted: "asyncio.Future[_Grant]"
 
 
 class LocalScheduler:
     """Owns the engines.
 
     keep_alive: seconds, for requests that say nothing. max_queue: most requests waiting. max_loaded: most engines
-    awake at once, 0 for as many as memory holds. pinned: keys of names that are never unloaded once they are loaded.
+    awake at once, 0 for as many as memory holds. pinned, warm: as `Terms` has them; warm names are kept so once they
+    were asked for.
 
     Requests come and go and only note what they want; the mover acts on it. Downloads and adapters, which take no
     memory from anybody, have tasks of their own.
@@ -46,12 +43,14 @@ class LocalScheduler:
         max_queue: int,
         max_loaded: int = 0,
         pinned: frozenset[str] = frozenset(),
+        warm: frozenset[str] = frozenset(),
     ) -> None:
         self._engines = engines
-        self._terms = Terms(keep_alive, pinned)
-        self._max_queue = max_queue
+        self._terms = Terms(keep_alive, pinned, warm)
         self._residents: dict[str, Resident] = {}
-        self._waiters: list[_Waiter] = []
+        self._waiters = Waiters(max_queue)
+        self._warm: dict[str, Model] = {}
+        self._failures = Failures(now)
         self._mover = Mover(engines, self._residents, self, max_loaded)
         self._draining = False
         self.changes = Changes()
@@ -74,52 +73,71 @@ class LocalScheduler:
         for tenant in self._tenants_named(model):
             tenant.stay(0.0)
             self._mover.wake()
+        self.changes.note()
 
     def _tenants_named(self, model: Model) -> list[Tenant]:
         tenants = (tenant for resident in self._residents.values() for tenant in resident.tenants.values())
         return [tenant for tenant in tenants if tenant.asked.name.key == model.name.key]
 
     def loaded(self) -> list[Loaded]:
-        return [shown for resident in self._residents.values() for shown in resident.shown()]
+        return [
+            entry
+            for resident in self._residents.values()
+            for entry in shown(resident, waited=self._waiters.count(resident.weights) > 0)
+        ]
 
     def reports(self) -> list[Report]:
-        return [resident.report() for resident in self._residents.values()]
+        return [self._report(resident) for resident in self._residents.values()] + [
+            failed for failed in self._failures.reports() if failed.weights not in self._residents
+        ]
+
+    def _report(self, resident: Resident) -> Report:
+        weights = resident.weights
+        waiting, restarts = self._waiters.count(weights), self._failures.restarts(weights)
+        return report(resident, waiting, restarts, self._failures.error(weights))
+
+    def noted(self) -> None:
+        """Something about the residents changed."""
+        for resident in self._residents.values():
+            resident.mark()
+        self.changes.note()
 
     def drain(self) -> None:
         self._draining = True
-        self.refuse(_closing(), lambda _: True)
+        self._waiters.refuse(_closing(), lambda _: True)
         self._mover.drain()
 
     async def close(self) -> None:
         self.drain()
         await self._mover.close()
 
-    async def _wait_for(self, model: Model, keep_alive: float | None) -> _Grant:
-        if len(self._waiters) >= self._max_queue:
-            raise ApiError(503, BUSY)
-        waiter = _Waiter(model, keep_alive, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
+    async def _wait_for(self, model: Model, keep_alive: float | None) -> Grant:
+        if (error := self._failures.held(model.weights)) is not None:
+            raise error
+        waiter = self._waiters.add(model, keep_alive)
         self._attend(waiter)
+        self.changes.note()
         self._mover.wake()
         try:
             return await waiter.granted
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if self._waiters.remove(waiter):
                 self._withdrawn(waiter)
             elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
                 self._leave(*waiter.granted.result())  # granted and cancelled in one turn of the loop
             raise
 
-    def _withdrawn(self, waiter: _Waiter) -> None:
+    def _withdrawn(self, waiter: Waiter) -> None:
         if waiter.model.adapter is not None:
             self.serve()  # others may have made way for it
         self._mover.wake()
+        self.changes.note()
 
     def _admit(self, resident: Resident, model: Model, keep_alive: float | None) -> Tenant:
         tenant = self._tenant(resident, model)
         tenant.stay(keep_alive)
         tenant.enter()
+        self.changes.note()
         return tenant
 
     def _tenant(self, resident: Resident, model: Model) -> Tenant:
@@ -128,10 +146,13 @@ class LocalScheduler:
             for elsewhere in self._tenants_named(model):  # where the name led until now
                 elsewhere.retire()
             tenant = resident.take_in(model)
+        if model.name.key in self._terms.warm:
+            self._warm[model.name.key] = model
         return tenant
 
     def _leave(self, resident: Resident, tenant: Tenant) -> None:
         tenant.users -= 1
+        self.changes.note()
         if tenant.users == 0:
             tenant.rest()
             if self._waiters:
@@ -148,13 +169,13 @@ class LocalScheduler:
             resident.outgrown = False
             if resident.shelf is not None:
                 resident.shelf.closing = None
-        for waiter in list(self._waiters):
+        for waiter in self._waiters:
             self._attend(waiter)
         for resident in self._residents.values():
             self._drop_unplaced(resident)
             resident.settle()
 
-    def _attend(self, waiter: _Waiter) -> None:
+    def _attend(self, waiter: Waiter) -> None:
         if waiter.granted.done():
             return
         model = waiter.model
@@ -170,20 +191,27 @@ class LocalScheduler:
         elif resident.is_ready and model.adapter is not None:
             self._place(resident, model)
 
-    def _call_for(self, model: Model) -> Resident:
-        resident = self._residents[model.weights] = Resident(model.weights, model, self._terms)
+    def _call_for(self, model: Model, delay: float = 0.0) -> Resident:
+        progress = Progress(now)
+        progress.on_change = self.changes.note
+        progress.enter(Phase.WAITING if model.checkpoint is not None or delay else Phase.DOWNLOADING)
+        resident = self._residents[model.weights] = Resident(model.weights, model, self._terms, progress, delay)
         resident.fetching = asyncio.create_task(self._fetch(resident), name=f"fetch-{model.name.short}")
         return resident
 
     async def _fetch(self, resident: Resident) -> None:
         try:
+            await asyncio.sleep(resident.delay)
+            resident.delay = 0.0
             resident.model = await self._engines.fetch(resident.model)
         except BaseException as error:
             if _is_cancelled():
                 raise
+            self.started(resident)
             self.fail(resident, error)
         else:
             resident.learn()
+            resident.progress.enter(Phase.WAITING)
         finally:
             resident.fetching = None
             self._mover.wake()
@@ -195,46 +223,8 @@ class LocalScheduler:
                 self._place(resident, tenant.asked)
 
     def _place(self, resident: Resident, model: Model) -> None:
-        """Have the model's adapter loaded into its engine, or see to it that it can be."""
-        assert resident.engine is not None
-        limits, shelf, name = resident.engine.adapters, resident.shelf, model.engine_name
-        if limits is None or shelf is None or limits.rank < rank_of(model):
-            self._outgrow(resident, model)
-        elif shelf.has(name):
-            pass  # there, or on its way, or about to make place
-        elif not shelf.full:
-            shelf.put_on(model)
-        elif self.waits_for(resident, name):
-            self._make_place(resident, model)
-
-    def _make_place(self, resident: Resident, model: Model) -> None:
-        assert resident.shelf is not None
-        rival, used = resident.rival()
-        if used:
-            resident.shelf.closing = rival
-        elif rival is not None:
-            resident.drop_adapter(rival)
-            resident.shelf.put_on(model, instead_of=rival)
-        elif not resident.shelf.busy:
-            error = EngineError(
-                f"{model.name.short} cannot be loaded: all adapters that its base model's engine holds are pinned",
-                "pin fewer adapters, or allow more with --max-loras",
-            )
-            self._adapter_moved(resident, model.engine_name, error)
-
-    def _outgrow(self, resident: Resident, model: Model) -> None:
-        """An engine that was started for such an adapter and still does not take it never will."""
-        assert resident.engine is not None
-        limits = resident.engine.adapters
-        if resident.rank < rank_of(model):
-            resident.outgrown = True
-        else:
-            takes = f"only adapters of rank {limits.rank} or less" if limits else "no adapters"
-            error = EngineError(
-                f"{model.name.short}, of rank {rank_of(model)}, cannot be loaded: its base model's engine takes"
-                f" {takes}",
-                ("allow more with --max-lora-rank, or " if limits else "") + f"run `vllama merge {model.name.short}`",
-            )
+        error = place(resident, model, waited=self.waits_for(resident, model.engine_name))
+        if error is not None:
             self._adapter_moved(resident, model.engine_name, error)
 
     def adapter_moved(self, resident: Resident) -> Changed:
@@ -261,46 +251,95 @@ class LocalScheduler:
 
     def waits_for(self, resident: Resident, adapter: str | None = None) -> bool:
         """Whether somebody waits for the resident, or for an adapter on it."""
-        return any(
-            waiter.model.weights == resident.weights and adapter in (None, waiter.model.engine_name)
-            for waiter in self._waiters
-        )
+        return self._waiters.count(resident.weights, adapter) > 0
 
     def waited_for(self) -> list[Model]:
-        """What is waited for, in the order of those who wait."""
         return [waiter.model for waiter in self._waiters]
 
-    def fail(self, resident: Resident, error: BaseException) -> None:
-        """Tell all who wait for the resident why they do so in vain."""
+    def fail(self, resident: Resident, error: BaseException, *, held: bool = True) -> None:
+        """Tell all who wait for the resident why they do so in vain.
+
+        held: whether who asks again too soon is told the same; not where it depends on what else is loaded.
+        """
         if resident.engine is None:
             self._residents.pop(resident.weights, None)
-        self._refuse_for(resident, error)
+        refusal = self._refuse_for(resident, error)
+        if self._residents.get(resident.weights) is not resident:
+            self._failures.note(resident, refusal, held=held)
+            if resident.outlasting():
+                self._call_again(resident, self._failures.delay(resident.weights) if held else 0.0)
+        self.noted()
+
+    def lost(self, resident: Resident) -> None:
+        """Its engine ended by itself: start another, or tell those who wait why there is none."""
+        assert resident.engine is not None
+        cause = resident.engine.failure
+        error = EngineError(f"the engine of {resident.engine.name} ended by itself{': ' if cause else ''}{cause}")
+        self._failures.note(resident, error)
+        if resident.outlasting() or self.waits_for(resident):
+            delay = self._failures.delay(resident.weights)
+            if delay is None:
+                self._waiters.refuse(error, lambda model: model.weights == resident.weights)
+            self._call_again(resident, delay)
+        self.noted()
+
+    def _call_again(self, resident: Resident, delay: float | None) -> None:
+        """Have a successor of a resident that was lost, in so many seconds; None: not before it is asked for."""
+        name = resident.model.name.short
+        if delay is None:
+            logger.error("%s: not started again until it is asked for, as it failed too often", name)
+        elif not self._draining:
+            self.follow(resident, delay).again = True
+            if delay:
+                logger.info("%s: to be started again in %g s", name, delay)
+
+    def follow(self, resident: Resident, delay: float = 0.0) -> Resident:
+        """The successor of a resident that was lost, or gave way to those who waited."""
+        successor = self._call_for(resident.model, delay)
+        successor.succeed(resident)
+        return successor
+
+    def started(self, resident: Resident) -> None:
+        """Somebody tries to: it counts whether it becomes ready or not."""
+        if resident.again:
+            self._failures.restarted(resident.weights)
+        self.noted()
+
+    def opened(self, resident: Resident) -> None:
+        self._failures.forgive(resident.weights)
+        self.noted()
+
+    def call_warm(self) -> None:
+        """Call for the names to be kept warm that are nowhere, but for those that failed."""
+        present = {
+            tenant.asked.name.key for resident in self._residents.values() for tenant in resident.tenants.values()
+        }
+        for key in self._warm.keys() - present:
+            model = self._warm[key]
+            resident = self._residents.get(model.weights)
+            if resident is None and self._failures.error(model.weights) is None:
+                self._call_for(model).take_in(model)
+            elif resident is not None and resident.can_take_in(model):
+                resident.take_in(model)
+                resident.settle()
+                if model.adapter is not None:
+                    self._place(resident, model)
 
     def succeed(self, resident: Resident) -> None:
         """Its engine ended so that one that can do more takes its place."""
         successor = self._residents.get(resident.weights) or self._call_for(resident.model)
         for tenant in resident.tenants.values():
-            if tenant.pinned:
+            if tenant.pinned or tenant.warm:
                 self._tenant(successor, tenant.asked)
 
-    def _refuse_for(self, resident: Resident, error: BaseException, adapter: str | None = None) -> None:
-        name = resident.model.name.short
-        if isinstance(error, VllamaError):
-            logger.error("%s", error)
-        else:
-            logger.error("loading %s failed", name, exc_info=error)
-            error = EngineError(f"loading {name} failed: {error!r}", "this is a fault of vllama's: report it")
-        self.refuse(
+    def _refuse_for(self, resident: Resident, error: BaseException, adapter: str | None = None) -> VllamaError:
+        """Gives what those who wait are told."""
+        error = told(resident.model, error)
+        self._waiters.refuse(
             error,
             lambda model: model.weights == resident.weights and adapter in (None, model.engine_name),
         )
-
-    def refuse(self, error: VllamaError, concerned: Callable[[Model], bool]) -> None:
-        refused = [waiter for waiter in self._waiters if concerned(waiter.model)]
-        self._waiters = [waiter for waiter in self._waiters if not concerned(waiter.model)]
-        for waiter in refused:
-            if not waiter.granted.done():
-                waiter.granted.set_exception(error)
+        return error
 
 
 def _is_cancelled() -> bool:

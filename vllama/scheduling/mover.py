@@ -9,34 +9,21 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from vllama.engine.engine import State
 from vllama.errors import EngineError
-from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
+from vllama.scheduling.memory import FreeMemory
 from vllama.scheduling.plan import Demand
+from vllama.scheduling.queue import Queue
 from vllama.scheduling.resident import Resident
 from vllama.scheduling.room import Drain, Evict, Start, next_step, no_room
-from vllama.scheduling.shelf import Changed
 
 logger = logging.getLogger("vllama.scheduler")
 
 _LONGEST_SLEEP_S = 86400.0
-_RETURN_S = 5.0
-"""Within which a GPU's driver gives back what a process had that ended."""
-_RETURN_POLL_S = 0.1
-
-
-class Queue(Protocol):
-    """Those who wait, as the mover sees them."""
-
-    def serve(self) -> None: ...
-    def place_all(self, resident: Resident) -> None: ...
-    def fail(self, resident: Resident, error: BaseException) -> None: ...
-    def succeed(self, resident: Resident) -> None: ...
-    def waited_for(self) -> list[Model]: ...
-    def adapter_moved(self, resident: Resident) -> Changed: ...
+_LOOK_AGAIN_S = 10.0
+"""For room for what comes back by itself: others than our engines may have taken it."""
 
 
 class Mover:
@@ -50,10 +37,10 @@ class Mover:
         self._residents = residents
         self._queue = queue
         self._max_loaded = max_loaded
+        self._memory = FreeMemory(engines)
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._looks_again = math.inf  # by the loop's clock; inf as long as the mover does something
-        self._owed, self._owed_until = 0, 0.0
         self._draining = False
         self._closed = False
 
@@ -84,8 +71,10 @@ class Mover:
             await asyncio.wait({self._task})
 
     async def _move(self) -> None:
-        while not self._closed and (self._residents or self._queue.waited_for()):
+        while not self._closed and self._has_work():
             self._changed.clear()
+            for resident in self._residents.values():
+                resident.tick()
             wanted = self._next_to_load()
             if wanted is None:
                 self._reopen()
@@ -95,9 +84,19 @@ class Mover:
                 await self._remove(going)
                 if outgrown:
                     self._queue.succeed(going)
-            elif wanted is None or not await self._load(wanted):
+            elif wanted is not None:
+                if not await self._load(wanted):
+                    await self._pause()
+            elif (returning := self._next_to_return()) is not None:
+                await self._bring_back(returning)
+            else:
                 await self._pause()
         await asyncio.gather(*map(self._remove, list(self._residents.values())))
+
+    def _has_work(self) -> bool:
+        if not self._draining:
+            self._queue.call_warm()
+        return bool(self._residents or self._queue.waited_for())
 
     def _reopen(self) -> None:
         for resident in self._residents.values():
@@ -111,7 +110,8 @@ class Mover:
         now = asyncio.get_running_loop().time()
         tenants = (tenant for resident in self._residents.values() for tenant in resident.tenants.values())
         expiries = (tenant.expires_at for tenant in tenants if not tenant.has_expired)
-        self._looks_again = min(expiries, default=math.inf)
+        looks = (resident.looks_again for resident in self._residents.values() if resident.looks_again)
+        self._looks_again = min((*expiries, *looks), default=math.inf)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(self._looks_again - now, _LONGEST_SLEEP_S)):
@@ -134,6 +134,41 @@ class Mover:
                 return resident
         return None
 
+    def _next_to_return(self) -> Resident | None:
+        """What is to be there though nobody waits for it."""
+        for resident in self._residents.values():
+            if resident.returns and resident.can_be_loaded and not resident.looks_again:
+                return resident
+        return None
+
+    async def _bring_back(self, resident: Resident) -> None:
+        """Load what nobody waits for, if that takes nothing from anybody."""
+        others = [other for other in self._residents.values() if other is not resident]
+        try:
+            demand, free = await self._measure(resident)
+        except Exception as error:
+            self._put_off(resident, str(error))
+            return
+        if self._is_pressed() or not resident.returns:
+            return
+        demand = resident.modest(demand)
+        step = next_step(demand, free, others, self._max_loaded)
+        if isinstance(step, Start) and free >= demand.wanted:
+            await self._bring_up(resident, step.share)
+        else:
+            self._put_off(resident, "others have its room")
+
+    def _put_off(self, resident: Resident, reason: str) -> None:
+        name = resident.model.name.short
+        if not resident.persists:
+            logger.info("%s: not loaded again before it is asked for: %s", name, reason)
+            self._residents.pop(resident.weights)
+        else:
+            if not resident.crowded:
+                logger.info("%s: loaded again when there is room: %s", name, reason)
+            resident.put_off(_LOOK_AGAIN_S)
+        self._queue.noted()
+
     async def _load(self, resident: Resident) -> bool:
         """Do the next thing for the resident; False where that is to wait for those who use another."""
         model = resident.model_to_start
@@ -141,7 +176,7 @@ class Mover:
         try:
             demand, free = await self._measure(resident)
         except Exception as error:
-            self._queue.fail(resident, error)
+            self._queue.fail(resident, error, held=False)
             return True
         if not self._is_waited_for(resident):
             return True
@@ -156,28 +191,12 @@ class Mover:
             case None if resident.engine is not None:
                 await self._remove(resident)  # started anew, it may do with less
             case None:
-                self._queue.fail(resident, no_room(model, demand, free, others, self._max_loaded))
+                self._queue.fail(resident, no_room(model, demand, free, others, self._max_loaded), held=False)
         return True
 
     async def _measure(self, resident: Resident) -> tuple[Demand, int]:
-        """What the resident is to have, and what is free.
-
-        A GPU's driver gives back what a process had a moment after its end: until then the model would seem not to fit,
-        or more would be evicted than has to be.
-        """
-        clock = asyncio.get_running_loop().time
-        while True:
-            free = await self._engines.free()
-            is_owed = free < self._owed and clock() < self._owed_until and not self._draining
-            try:
-                demand = await resident.demand(self._engines)
-            except EngineError:
-                if not is_owed:
-                    raise
-            else:
-                if not is_owed or free >= demand.wanted:
-                    return demand, free
-            await asyncio.sleep(_RETURN_POLL_S)
+        demand, resident.found = await self._memory.measure(resident, lambda: self._draining)
+        return demand, resident.found
 
     def _close(self, victim: Resident, wanted: Resident) -> bool:
         """Have the victim finish what it has, and what was asked of it before; whether that changed anything.
@@ -195,13 +214,22 @@ class Mover:
         """Also when all clients gave up, as most try again: until another model is asked for, or this one unloaded."""
         if self._is_waited_for(resident):
             return True
-        return not self._draining and resident.keep_alive > 0 and self._next_to_load() is None
+        return not self._draining and resident.keep_alive > 0 and not self._is_pressed()
+
+    def _is_pressed(self) -> bool:
+        """Whether somebody waits for whom something can be done."""
+        if self._next_to_load() is not None:
+            return True
+        waited = (self._residents.get(model.weights) for model in self._queue.waited_for())
+        return any(resident is not None and resident.is_dead for resident in waited)
 
     async def _bring_up(self, resident: Resident, share: int | None) -> None:
         self._reopen()  # whoever was to make room for this one need not any more
         self._queue.serve()
         name, began = resident.model.name.short, time.monotonic()
         wakes = resident.engine is not None
+        if not wakes:
+            self._queue.started(resident)
         try:
             engine = resident.engine or resident.install(self._engines, share)
         except Exception as error:
@@ -211,6 +239,7 @@ class Mover:
             logger.info("%s: waking its engine", name)
         else:
             logger.info("%s: starting its engine, which takes a minute or so (log: %s)", name, engine.log_path)
+        self._queue.noted()
         loading = asyncio.create_task(engine.wake() if wakes else engine.start(), name=f"load-{name}")
         if not await self._finish(loading, lambda: self._is_worth_loading(resident)):
             logger.info("%s: not loaded, nobody waits for it any more", name)
@@ -238,18 +267,28 @@ class Mover:
         return False
 
     async def _give_up(self, resident: Resident, *, wakes: bool) -> None:
+        returns = resident.returns
         if wakes or resident.state is not State.FAILED:
             await self._remove(resident)
         else:
             self._residents.pop(resident.weights)  # a start that was cancelled cleaned up after itself
+        if returns and not self._draining:
+            self._queue.follow(resident)
+        self._queue.noted()
 
     def _open(self, resident: Resident, engine: Engine) -> None:
         resident.open(self._queue.adapter_moved(resident))
         if resident.watch is None:
             resident.watch = asyncio.create_task(engine.ended.wait(), name=f"watch-{resident.model.name.short}")
-            resident.watch.add_done_callback(lambda _: self._changed.set())
+            resident.watch.add_done_callback(lambda _: self._ended())
+        self._queue.opened(resident)
         self._queue.place_all(resident)
         self._queue.serve()
+
+    def _ended(self) -> None:
+        """An engine, by itself or not."""
+        self._queue.noted()
+        self._changed.set()
 
     async def _evict(self, victim: Resident) -> None:
         engine = victim.engine
@@ -259,7 +298,8 @@ class Mover:
             falling = asyncio.create_task(engine.sleep(), name=f"sleep-{victim.model.name.short}")
             if await self._finish(falling, lambda: not self._draining):
                 if (failure := _error_of(falling)) is None:
-                    victim.closed = False
+                    victim.closed, victim.slept = False, True
+                    self._freed()
                     return
                 logger.warning("%s: its engine did not go to sleep: %s", victim.model.name.short, failure)
         await self._remove(victim)
@@ -267,10 +307,13 @@ class Mover:
     async def _remove(self, resident: Resident) -> None:
         """Unload the resident. It is shown, and in its successor's way, until it is gone."""
         resident.closed = True
+        lost = resident.opened and resident.is_dead
         if resident.state is State.READY:
             logger.info("%s: unloading", resident.model.name.short)
-        if resident.opened and resident.state is not State.ASLEEP and not self._closed:
-            await self._note_owed(resident)
+        if resident.opened and not resident.slept and not self._closed:
+            await self._memory.expect(resident)
+        resident.ending = True
+        self._queue.noted()
         try:
             await resident.end()
         except EngineError as error:
@@ -279,13 +322,15 @@ class Mover:
             logger.exception("%s: stopping its engine failed", resident.model.name.short)
         finally:
             self._residents.pop(resident.weights, None)
+            self._freed()
+        if lost and not (self._draining or self._closed):
+            self._queue.lost(resident)
 
-    async def _note_owed(self, resident: Resident) -> None:
-        """At the least the half of what was planned for it has to be free once it has ended."""
-        assert resident.engine is not None
-        with contextlib.suppress(Exception):  # whoever wants to know more is told what went wrong
-            self._owed = await self._engines.free() + resident.engine.size // 2
-            self._owed_until = asyncio.get_running_loop().time() + _RETURN_S
+    def _freed(self) -> None:
+        """There may be room for what comes back by itself."""
+        for resident in self._residents.values():
+            resident.looks_again = 0.0
+        self._queue.noted()
 
 
 def _error_of(task: "asyncio.Task[None]") -> BaseException | None:

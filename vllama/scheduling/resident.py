@@ -2,82 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from vllama.engine.engine import State
+from vllama.engine.progress import Progress
 from vllama.models.model import Model
 from vllama.scheduling.engines import Engine, Engines
 from vllama.scheduling.plan import Demand
-from vllama.scheduling.report import Report
-from vllama.scheduling.scheduler import Lease, Loaded
+from vllama.scheduling.scheduler import Lease
 from vllama.scheduling.shelf import Changed, Shelf
-
-
-@dataclass(frozen=True)
-class Terms:
-    """keep_alive: seconds, for names of whose time nothing was said. pinned: keys of names that are never unloaded."""
-
-    keep_alive: float
-    pinned: frozenset[str]
-
-
-@dataclass(eq=False)
-class Tenant:
-    """A name in use on an engine.
-
-    asked: the model as last asked for. model: the same with what is known since. idle_since: by the loop's clock, None
-    while it is used or loads. failed: its adapter could not be loaded; the engine stays as long as it would have.
-    """
-
-    asked: Model
-    model: Model
-    keep_alive: float
-    pinned: bool
-    users: int = 0
-    idle_since: float | None = None
-    failed: bool = False
-
-    @property
-    def expires_at(self) -> float:
-        """By the loop's clock, unless it is used before."""
-        return math.inf if self.idle_since is None else self.idle_since + self.keep_alive
-
-    @property
-    def remaining(self) -> float:
-        if self.idle_since is None:
-            return self.keep_alive
-        return max(0.0, self.expires_at - asyncio.get_running_loop().time())
-
-    @property
-    def is_idle(self) -> bool:
-        return self.idle_since is not None
-
-    @property
-    def has_expired(self) -> bool:
-        return self.is_idle and self.remaining <= 0
-
-    def stay(self, keep_alive: float | None) -> None:
-        if keep_alive is not None and not self.pinned:
-            self.keep_alive = keep_alive
-
-    def give_up(self) -> None:
-        self.failed = True
-        self.rest()
-
-    def try_again(self) -> None:
-        if self.failed:
-            self.failed, self.idle_since = False, None
-
-    def retire(self) -> None:
-        self.pinned, self.keep_alive = False, 0.0
-
-    def enter(self) -> None:
-        self.users += 1
-        self.idle_since = None
-
-    def rest(self) -> None:
-        self.idle_since = asyncio.get_running_loop().time()
+from vllama.scheduling.tenant import Tenant, Terms, now
 
 
 @dataclass(eq=False)
@@ -86,12 +20,18 @@ class Resident:
 
     model: the one first asked for, with what is known since. opened: whether its engine was ever ready. closed: nobody
     is let in, as its memory is wanted, or changes hands. outgrown: nobody is let in, as an adapter wants more than the
-    engine was started for.
+    engine was started for. ending: its engine is being stopped. slept: so was its engine when it was last seen alive.
+
+    progress: what comes before there is an engine. found: bytes of memory that were free before it. lost: bytes that
+    the engine before it had, which was lost. again: it is a restart. delay: seconds before it begins. crowded: there
+    was no room to start it for nobody. looks_again: when there may be some, by the loop's clock, 0 for now.
     """
 
     weights: str
     model: Model
     terms: Terms
+    progress: Progress
+    delay: float = 0.0
     tenants: dict[tuple[str, str], Tenant] = field(default_factory=dict)
     engine: Engine | None = None
     shelf: Shelf | None = None
@@ -101,9 +41,26 @@ class Resident:
     opened: bool = False
     closed: bool = False
     outgrown: bool = False
+    ending: bool = False
+    slept: bool = False
+    found: int = 0
+    lost: int | None = None
+    again: bool = False
+    crowded: bool = False
+    looks_again: float = 0.0
+    since: float = field(default_factory=now)
+    _marked: State = field(default=State.STARTING, init=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Short names of the models that it serves, or is to."""
+        names = dict.fromkeys(tenant.asked.name.short for tenant in self.tenants.values())
+        return tuple(names) or (self.model.name.short,)
 
     @property
     def state(self) -> State:
+        if self.ending and not self.is_dead:
+            return State.STOPPING
         return State.STARTING if self.engine is None else self.engine.state
 
     @property
@@ -117,11 +74,11 @@ class Resident:
     @property
     def can_be_loaded(self) -> bool:
         waits = self.is_fetched if self.engine is None else self.state is State.ASLEEP
-        return waits and not self.closed and not self.is_dead
+        return waits and not (self.closed or self.is_dead)
 
     @property
     def is_ready(self) -> bool:
-        return self.opened and self.state is State.READY and not self.closed
+        return self.opened and self.state is State.READY and not (self.closed or self.is_dead)
 
     @property
     def is_busy(self) -> bool:
@@ -130,6 +87,18 @@ class Resident:
     @property
     def is_pinned(self) -> bool:
         return any(tenant.pinned for tenant in self.tenants.values())
+
+    @property
+    def returns(self) -> bool:
+        """Whether it is to be loaded, or woken, though nobody waits for it."""
+        if any(tenant.warm for tenant in self.tenants.values()):
+            return True
+        return not self.slept and any(tenant.returns and tenant.has_time_left for tenant in self.tenants.values())
+
+    @property
+    def persists(self) -> bool:
+        """Whether it goes on being so where others have its room."""
+        return any(tenant.pinned or tenant.warm for tenant in self.tenants.values())
 
     @property
     def keep_alive(self) -> float:
@@ -141,11 +110,11 @@ class Resident:
 
     def serves(self, model: Model) -> bool:
         """Whether the model can be used at once."""
-        if not self.is_ready or self.outgrown or not self._holds(model):
+        if not self.is_ready or self.outgrown or not self.holds(model):
             return False
         return model.adapter is None or self.shelf is None or self.shelf.closing != model.engine_name
 
-    def _holds(self, model: Model) -> bool:
+    def holds(self, model: Model) -> bool:
         return model.adapter is None or (self.shelf is not None and model.engine_name in self.shelf.ready)
 
     def find(self, model: Model) -> Tenant | None:
@@ -156,10 +125,33 @@ class Resident:
         return tenant
 
     def take_in(self, model: Model) -> Tenant:
-        pinned = model.name.key in self.terms.pinned
-        keep_alive = math.inf if pinned else self.terms.keep_alive
-        tenant = self.tenants[_key(model)] = Tenant(model, self._known(model), keep_alive, pinned)
+        pinned, warm = model.name.key in self.terms.pinned, model.name.key in self.terms.warm
+        keep_alive = math.inf if pinned or warm else self.terms.keep_alive
+        tenant = self.tenants[_key(model)] = Tenant(model, self._known(model), keep_alive, pinned, warm)
         return tenant
+
+    def can_take_in(self, model: Model) -> bool:
+        """Whether another name can be served, or will be, without taking anything from the others."""
+        if model.adapter is None:
+            return not (self.closed or self.is_dead)
+        limits = self.engine.adapters if self.engine is not None else None
+        if not self.is_ready or self.shelf is None or limits is None or limits.rank < rank_of(model):
+            return False
+        return self.shelf.has(model.engine_name) or not self.shelf.full
+
+    def outlasting(self) -> list[Tenant]:
+        """Those who are to be served again where its engine is lost: who were served, and have time left."""
+        return [
+            tenant
+            for tenant in self.tenants.values()
+            if tenant.warm or (tenant.has_time_left and (tenant.returns or (self.opened and tenant.was_served)))
+        ]
+
+    def succeed(self, other: "Resident") -> None:
+        """Take the place of one that was lost, once its time has come."""
+        for tenant in other.outlasting():
+            self.take_in(tenant.asked).succeed(tenant)
+        self.lost = other.engine.size if other.engine is not None else other.lost
 
     def _known(self, model: Model) -> Model:
         checkpoint = model.checkpoint or self.model.checkpoint
@@ -182,15 +174,25 @@ class Resident:
             return Demand.exactly(self.engine.size)
         return await engines.demand(self.model_to_start)
 
+    def modest(self, demand: Demand) -> Demand:
+        """What it is to have at least where nobody waits for it: one that was lost, no more than it had."""
+        if self.lost is None:
+            return demand
+        return replace(demand, wanted=max(demand.minimum, min(demand.wanted, self.lost)))
+
     def install(self, engines: Engines, share: int | None) -> Engine:
         model = self.model_to_start
         self.engine, self.rank = engines.engine(model, share), rank_of(model)
+        self.engine.progress.on_change = self.progress.on_change
+        self.progress.enter(None)
         return self.engine
 
     def open(self, changed: Changed) -> None:
         """Its engine is ready: started, or woken."""
         assert self.engine is not None
-        self.opened = True
+        self.opened, self.slept, self.crowded = True, False, False
+        for tenant in self.tenants.values():
+            tenant.returns = False
         self.learn()
         if self.shelf is None and self.engine.adapters is not None:
             self.shelf = Shelf(self.engine, self.engine.adapters.slots, changed)
@@ -208,15 +210,15 @@ class Resident:
 
     def lease(self, tenant: Tenant) -> Lease:
         assert self.engine is not None
-        return Lease(self.engine.client, tenant.model, self.engine.context_length)
+        return Lease(self.engine.client, tenant.model, self.engine.context_length, self.engine)
 
     def unplaced(self) -> list[Tenant]:
         """Those whose adapter is not on the engine, nor on its way there, though the engine is ready."""
         if not self.opened or self.state is not State.READY:
             return []
-        return [tenant for tenant in self.tenants.values() if not (tenant.failed or self._has_place_for(tenant.asked))]
+        return [tenant for tenant in self.tenants.values() if not (tenant.failed or self.has_place_for(tenant.asked))]
 
-    def _has_place_for(self, model: Model) -> bool:
+    def has_place_for(self, model: Model) -> bool:
         return model.adapter is None or (self.shelf is not None and self.shelf.has(model.engine_name))
 
     def tenants_of(self, adapter: str) -> list[Tenant]:
@@ -255,8 +257,8 @@ class Resident:
             if not any(tenant.pinned for tenant in tenants):
                 used = any(tenant.users for tenant in tenants)
                 last = max((tenant.idle_since or 0.0 for tenant in tenants), default=0.0)
-                candidates.append((used, last, adapter))
-        used, _, rival = min(candidates, default=(False, 0.0, None))
+                candidates.append((used, any(tenant.warm for tenant in tenants), last, adapter))
+        used, _, _, rival = min(candidates, default=(False, False, 0.0, None))
         return rival, used
 
     def must_go(self, *, waited: bool, pressed: bool, draining: bool) -> bool:
@@ -265,31 +267,24 @@ class Resident:
         waited: whether somebody waits for it. pressed: whether somebody waits for anything.
         """
         if self.engine is None:
-            return not waited and (self.is_fetched or draining or self.keep_alive <= 0)
+            needless = draining or (not self.returns and (self.is_fetched or self.keep_alive <= 0))
+            return needless and not waited
         if self.is_dead:
             return pressed or not self.is_busy
         return not self.is_busy and (self.outgrown or (self.has_expired and not waited))
 
-    def shown(self) -> Iterator[Loaded]:
-        context_length, size = (self.engine.context_length, self.engine.size) if self.engine else (None, 0)
-        for tenant in self.tenants.values():
-            if (state := self._state_of(tenant)) is not None:
-                going = self.closed or state is State.STOPPING
-                yield Loaded(tenant.model, 0.0 if going else tenant.remaining, context_length, state, size)
+    def put_off(self, seconds: float) -> None:
+        """There is no room for it as long as nobody waits for it; there may be after that time."""
+        self.crowded, self.looks_again = True, now() + seconds
 
-    def report(self) -> Report:
-        names = tuple(dict.fromkeys(tenant.asked.name.short for tenant in self.tenants.values()))
-        return Report(self.weights, names or (self.model.name.short,), self.state)
+    def tick(self) -> None:
+        if self.looks_again <= now():
+            self.looks_again = 0.0
 
-    def _state_of(self, tenant: Tenant) -> State | None:
-        """As clients are told; None where it is not in memory, nor will be by itself."""
-        if self.is_dead or tenant.failed or self.state is State.ASLEEP:
-            return None
-        if self.state is not State.READY:
-            return self.state
-        if self._holds(tenant.asked):
-            return State.READY
-        return State.STARTING if self._has_place_for(tenant.asked) or not self.closed else None
+    def mark(self) -> None:
+        """Remember when it entered its state."""
+        if (state := self.state) is not self._marked:
+            self._marked, self.since = state, now()
 
 
 def _key(model: Model) -> tuple[str, str]:

@@ -1,0 +1,62 @@
+"""Requests that wait for an engine."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from vllama.errors import ApiError, VllamaError
+from vllama.models.model import Model
+from vllama.scheduling.resident import Resident
+from vllama.scheduling.scheduler import BUSY
+from vllama.scheduling.tenant import Tenant
+
+Grant = tuple[Resident, Tenant]
+
+
+@dataclass(eq=False)
+class Waiter:
+    model: Model
+    keep_alive: float | None
+    granted: "asyncio.Future[Grant]"
+
+
+class Waiters:
+    """In the order in which they came. most: that may wait at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._all: list[Waiter] = []
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """As they are now; the list may change meanwhile."""
+        return iter(tuple(self._all))
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, model: Model, keep_alive: float | None) -> Waiter:
+        if len(self._all) >= self._most:
+            raise ApiError(503, BUSY)
+        waiter = Waiter(model, keep_alive, asyncio.get_running_loop().create_future())
+        self._all.append(waiter)
+        return waiter
+
+    def remove(self, waiter: Waiter) -> bool:
+        """Whether it still waited."""
+        if waiter not in self._all:
+            return False
+        self._all.remove(waiter)
+        return True
+
+    def count(self, weights: str, adapter: str | None = None) -> int:
+        """Of those who wait for the weights' engine, or for an adapter on it."""
+        return sum(
+            waiter.model.weights == weights and adapter in (None, waiter.model.engine_name) for waiter in self._all
+        )
+
+    def refuse(self, error: VllamaError, concerned: Callable[[Model], bool]) -> None:
+        refused = [waiter for waiter in self._all if concerned(waiter.model)]
+        self._all = [waiter for waiter in self._all if not concerned(waiter.model)]
+        for waiter in refused:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(error)
