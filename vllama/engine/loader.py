@@ -153,6 +153,7 @@ class Loader:
         return LaunchPlan(
             command=[*_launcher(self._environment), "serve", *_spare(self._environment), "--", *arguments],
             variables=engine_environment(self._environment, os.environ, launch),
+            scratch=self._sockets.path,
             meanwhile=partial(self._meanwhile, model.weights, checkpoint.path),
             url=address.url,
             name=name,
