@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 from hypothesis import strategies as st
 
-from vllama.wire import anthropic, embed, ollama
+from vllama.wire import anthropic, embed, engines, ollama
 from vllama.wire import openai_requests as openai
 
 Strategy = st.SearchStrategy[Any]
@@ -147,6 +147,7 @@ _TOOLS = {"tools": VALUES["tools"], "tool_choice": VALUES["tool_choice"]}
 ENDPOINTS = (
     Endpoint("/api/generate", ollama.GenerateRequest, {"model": "demo", "prompt": "Hello!"}),
     Endpoint("/api/chat", ollama.ChatRequest, {"model": "demo", "messages": _SAY_HELLO}),
+    Endpoint("/api/warmup", engines.WarmupRequest, {"model": "demo"}),
     Endpoint("/api/show", ollama.ShowRequest, {"model": "demo"}),
     Endpoint("/api/embed", embed.EmbedRequest, {"model": "demo-embed", "input": "Hello!"}),
     Endpoint("/api/embeddings", embed.EmbeddingsRequest, {"model": "demo-embed", "prompt": "Hello!"}),

@@ -252,6 +252,11 @@ async def hang_up(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+def asked_twice(behaviour: Behaviour) -> list[Behaviour]:
+    """It, and once more where the gateway then asks the next engine."""
+    return [behaviour, behaviour] if behaviour is hang_up else [behaviour]
+
+
 def events(*payloads: Any, end: str = "\n\n") -> list[bytes]:
     """Server-Sent Events, each from an object, or a text as it is."""
     return [

@@ -47,6 +47,10 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.05)
 
 
+def _command(process: psutil.Process) -> list[str]:
+    return " ".join(process.cmdline()).split()  # a forked one shows its own as one text
+
+
 class Served:
     """A started gateway. url: where it listens. log: what it wrote so far."""
 
@@ -73,13 +77,17 @@ class Served:
 
     def engine_processes(self, model: str = "") -> list[int]:
         """Every process that this gateway's engines consist of, or the one of them that serves a model."""
-        wanted = {"vllama_engine", model} - {""}
-        guards = [child.pid for child in psutil.Process(self.process.pid).children() if wanted <= {*child.cmdline()}]
+        guards = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                wanted = {"vllama_engine", "serve", model} - {""}
+                if wanted <= {*_command(process)} and os.getsid(process.pid) == process.pid:
+                    guards.append(process.pid)
         return [pid for guard in guards for pid in session_members(guard)]
 
     def engine_metric(self, name: str, model: str = "demo:latest") -> float:
         """One of vLLM's metrics, summed over its labels, from the engine that was started for a model."""
-        commands = [psutil.Process(pid).cmdline() for pid in self.engine_processes()]
+        commands = [_command(psutil.Process(pid)) for pid in self.engine_processes()]
         sockets = {
             command[command.index("--uds") + 1] for command in commands if "--uds" in command and model in command
         }

@@ -3,16 +3,20 @@
 `VLLAMA_WRITE_DOCS=1 uv run pytest tests/test_docs.py` writes docs/configuration.md anew.
 """
 
+import json
 import os
 import re
 import tomllib
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from tests.served import ROOT
 from vllama.cli import serve
+from vllama.engine.progress import Phase
 from vllama.settings import Settings
+from vllama.wire.engines import Overview
 
 DOCUMENT = ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
@@ -93,6 +97,14 @@ def test_the_size_of_the_library() -> None:
     families = tomllib.loads((ROOT / "vllama" / "models" / "library.toml").read_text()).values()
     tags = sum(len(family) - 1 for family in families)  # beside `latest`, which names one of them
     assert f" {len(families)} models in {tags} " in (ROOT / "docs" / "models.md").read_text()
+
+
+def test_what_is_told_of_engines() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    example = text.partition("```json\n")[2].partition("```")[0]
+    told = msgspec.json.decode(example, type=Overview)
+    assert json.loads(msgspec.json.encode(told)) == json.loads(example)
+    assert re.findall(r"^\| `([^`]+)` \|", text.partition("| Phase |")[2], re.MULTILINE) == [*Phase]
 
 
 def test_help_texts_name_the_defaults_that_hold() -> None:

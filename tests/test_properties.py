@@ -97,7 +97,8 @@ def check_success(visit: Visit) -> None:
             assert "error" not in visit.json() or visit.json()["error"] is None
         case "application/x-ndjson":
             lines = [json.loads(line) for line in visit.body.splitlines()]
-            assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+            ends = [line["done"] if "done" in line else line["status"] == "success" for line in lines]
+            assert ends == [False] * (len(lines) - 1) + [True]
         case "text/event-stream":
             assert visit.body.endswith(b"\n\n")
             assert b'"error":{' not in visit.body

@@ -53,6 +53,16 @@ def test_bind(host: str, address: str) -> None:
         assert not listener.get_inheritable()
 
 
+def test_accepted_connections_are_kept_alive() -> None:
+    """A client that waits for a load is not forgotten by what is between."""
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+                assert connection.getsockopt(socket.IPPROTO_TCP, option) == 15
+
+
 def test_localhost_is_the_address_that_every_client_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [
         (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),

@@ -25,6 +25,7 @@ from vllama.routes import (
     cloud,
     decisions,
     embeddings,
+    engines,
     health,
     inference,
     library,
@@ -34,6 +35,7 @@ from vllama.routes import (
     ranking,
     responses,
     tokens,
+    warmup,
 )
 from vllama.security.guard import Guard
 
@@ -55,6 +57,8 @@ _ENDPOINTS = (
     decisions,
     cloud,
     health,
+    engines,
+    warmup,
 )
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""

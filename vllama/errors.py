@@ -33,6 +33,10 @@ class EngineError(VllamaError):
     """An engine did not start, died, or could not be reached."""
 
 
+class EngineGoneError(EngineError):
+    """An engine was lost under a request: it ended, broke off, or says itself that it cannot go on."""
+
+
 class DoesNotFitError(EngineError):
     """A model's engine needs more memory than there is for all."""
 

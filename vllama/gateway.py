@@ -10,6 +10,7 @@ from datetime import datetime
 
 from vllama.engine.client import EngineClient
 from vllama.engine.standby import Standby
+from vllama.engine.stats import Stats
 from vllama.errors import ApiError, EngineError
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
@@ -30,7 +31,8 @@ class Gateway:
     standby: who forks the engines, started and closed by the application. store: where made and pulled models are kept,
     None where the models are somebody else's. preload: what to load at once, in this order. on_gpu: whether loaded
     models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked. trusts_templates:
-    whether clients may send chat templates of their own.
+    whether clients may send chat templates of their own. stats: of the engines. stopping: nothing that only watches
+    goes on.
     """
 
     catalogue: Catalogue
@@ -42,9 +44,17 @@ class Gateway:
     on_gpu: bool = True
     max_body: int = 256 * 2**20
     trusts_templates: bool = False
+    stats: Stats = field(default_factory=Stats)
+    stopping: bool = False
     _looked: float = -math.inf
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _noted: set[str] = field(default_factory=set)
+
+    def drain(self) -> None:
+        """The server stops: end what waits and what watches. Requests that run go on."""
+        self.stopping = True
+        self.scheduler.drain()
+        self.scheduler.changes.note()  # which wakes those who watch
 
     async def find(self, name: ModelName) -> Model | None:
         """The model of that name, or from the hub repository that the name reads as, None where there is none."""

@@ -38,6 +38,8 @@ from vllama.settings import Settings, unknown_variables
 
 logger = logging.getLogger("vllama")
 
+_PROBE_S = 15
+"""Between signs of life on a connection: well below the minute after which the strictest routers forget one."""
 _TRUST = "--trust-request-chat-template"
 
 
@@ -92,7 +94,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # What waits for a load would not be answered in time.
-        self._gateway.scheduler.drain()
+        self._gateway.drain()
         if running := len(self.server_state.tasks):
             logger.info("stopping: %g s for what runs, %d in all (Ctrl-C: stop now)", self._drain_timeout, running)
         await super().shutdown(sockets)
@@ -120,6 +122,7 @@ def bind(host: str, port: int) -> socket.socket:
         try:
             listener = failed.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _keep_connections(listener)
             listener.bind(address)
             listener.listen(2048)
         except OSError as error:
@@ -127,6 +130,16 @@ def bind(host: str, port: int) -> socket.socket:
             raise ConfigError(f"cannot listen on {where} ({error.strerror})", _advice(error, port)) from None
         failed.pop_all()
     return listener
+
+
+def _keep_connections(listener: socket.socket) -> None:
+    """Connections that it accepts stay known to what is on their way, which forgets those on which nothing is sent.
+
+    A client that waits for a load gets no byte for minutes.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+        listener.setsockopt(socket.IPPROTO_TCP, option, _PROBE_S)
 
 
 def _advice(error: OSError, port: int) -> str:
@@ -193,6 +206,7 @@ def local_app(
     standby = make_standby(settings, environment) if settings.standby else None
     loader = Loader(settings, environment, catalogue, library.sibling, standby)
     stack.callback(loader.close)
+    loader.records.end_leftovers()
     scheduler = LocalScheduler(
         loader,
         keep_alive=settings.keep_alive,
@@ -201,6 +215,8 @@ def local_app(
         pinned=_keys(catalogue, settings.pin),
         warm=_keys(catalogue, settings.keep_warm),
     )
+    if standby is not None:
+        standby.on_change = scheduler.changes.note
     first = dict.fromkeys((*settings.pin, *settings.preload, *settings.keep_warm))
     preload = [_named(catalogue, name) for name in first]
     on_gpu = environment.profile is not Profile.CPU

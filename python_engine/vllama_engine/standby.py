@@ -21,8 +21,10 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vllama_engine.guard import end_with_parent
@@ -60,9 +62,11 @@ def run_standby(control_fd: int, spare_core: bool, serve: Callable[[list[str]], 
     becomes, given the launcher's arguments; its exit status is returned.
     """
     start_over_with_libraries()
+    end_with_parent()
+    _close_all_but(control_fd)
+    _show_as("standby")
     if spare_core:
         keep_off_a_core()
-    end_with_parent()
     with socket.socket(fileno=control_fd) as control:
         _import_engine()
         if reason := _danger():
@@ -110,9 +114,8 @@ def _danger() -> str:
 
 def _driver_is_initialized() -> bool:
     """Whether anything called `cuInit`, after which CUDA is of no use in a forked process."""
-    with open("/proc/self/maps") as maps:
-        if "libcuda.so" not in maps.read():
-            return False
+    if "libcuda.so" not in Path("/proc/self/maps").read_text():
+        return False
     driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
     return bool(driver.cuCtxGetCurrent(ctypes.byref(context)) != _NOT_INITIALIZED)
 
@@ -134,8 +137,10 @@ def _fork(control: socket.socket, guard: int, output: int, request: int) -> list
         pid = os.fork()
         if pid == 0:
             control.close()
+            arguments = [*asked["arguments"][:1], "--guard-fd", str(guard), *asked["arguments"][1:]]
             _become_engine(output, asked["variables"])
-            return [*asked["arguments"][:1], "--guard-fd", str(guard), *asked["arguments"][1:]]
+            _show_as(*arguments)
+            return arguments
         _tell(control, pid=pid)
     except (OSError, ValueError) as error:  # no memory, too many processes, or a request that cannot be read
         _tell(control, error=str(error))
@@ -154,9 +159,29 @@ def _become_engine(output: int, variables: dict[str, str]) -> None:
     libraries = os.environ.get("LD_PRELOAD")
     os.environ.clear()
     os.environ.update(variables)
+    tempfile.tempdir = None  # looked up while the standby was imported, and not the engine's
     if libraries is not None:  # which vLLM's worker looks for there
         os.environ["LD_PRELOAD"] = libraries
     _fork_on()
+
+
+def _close_all_but(control_fd: int) -> None:
+    """Close what was inherited by mistake: engines would have it from here."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - Path keeps it open meanwhile
+        if int(name) not in (0, 1, 2, control_fd):
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(int(name))
+
+
+def _show_as(*arguments: str) -> None:
+    """The command line that `ps` shows, as for a program started with these arguments.
+
+    Called once before the environment changes: by it the library finds where the command line lies.
+    """
+    with contextlib.suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle(" ".join([sys.executable, "-m", "vllama_engine", *arguments]))
 
 
 def _fork_on() -> None:

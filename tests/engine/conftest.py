@@ -15,6 +15,17 @@ import pytest
 from tests.served import alive
 
 ROOT = Path(__file__).parents[2]
+LAUNCHER = [sys.executable, "-S", "-m", "vllama_engine"]
+
+_FAKES = {
+    "vllm/entrypoints/launchers/api_server/entry.py": "from tests.engine.fake_vllm import main as main\n",
+    "vllm/platforms.py": "from tests.engine.fake_vllm import current_platform as current_platform\n",
+    "vllm/v1/engine/async_llm.py": "from tests.engine.fake_vllm import be_imported\n\nbe_imported()\n",
+    "vllm/utils/system_utils.py": "def get_mp_context():\n    return 'spawn'\n",
+    "vllm/v1/engine/core.py": "from vllm.utils.system_utils import get_mp_context as get_mp_context\n",
+    "vllm/model_executor/models/registry.py": "def _run_in_subprocess(function):\n    return 'started anew'\n",
+    "torch.py": "from tests.engine.fake_vllm import cuda as cuda\n",
+}
 
 
 @dataclass
@@ -26,7 +37,7 @@ class FakeVllm:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-S", "-m", "vllama_engine", "serve", "--", "--uds", str(self.socket)]
+        return [*LAUNCHER, "serve", "--", "--uds", str(self.socket)]
 
     def variables(self, **plan: Any) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "PYTHONPATH": self.path, "FAKE": json.dumps(plan), "PYTHONUNBUFFERED": "1"}
@@ -35,9 +46,9 @@ class FakeVllm:
 @pytest.fixture(scope="session")
 def fake_vllm_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("fake")
-    entry = folder / "vllm/entrypoints/launchers/api_server/entry.py"
-    entry.parent.mkdir(parents=True)
-    entry.write_text("from tests.engine.fake_vllm import main as main\n")
+    for name, text in _FAKES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     return os.pathsep.join(map(str, (folder, ROOT / "python_engine", ROOT)))
 
 

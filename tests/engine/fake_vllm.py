@@ -5,11 +5,17 @@ The real launcher runs it in place of vLLM. What it does stands as JSON in `$FAK
 out: text that it prints first. print_every, prints: so many seconds between so many lines, before it goes on.
 child: `group` or `session`, a process of its own that it starts in one, and whose pid it prints.
 ignore: it ignores SIGTERM; else it prints "terminated" and exits with 7.
+forked: what a forked one does first: `hang`, or end with that text.
 end: `exit N`, `raise TEXT`, `say TEXT` (exits with a text), `kill N` or `hang`, in place of listening.
 warm_up: what the first prompt does: `404` (but it embeds), `500`, `hang`, or `kill N`, after an error of its own.
 context: in tokens, 0: it does not say.
 adapters: what loading an adapter of that name answers, [status, message]; else it is loaded, unless it is already.
+says: `context`, how its processes are started, or `class`, how a model's class is looked at; it prints that first.
+health: what /health answers, `hang`, or `spin` (it hangs and uses CPU time as long as that is the plan).
 asleep: what /sleep answers, `200` (it sleeps), `500`, `hang`, or `kill N`. awake: the same of /wake_up, or `stay`.
+
+What is posted to /plan changes the plan of one that runs. What importing it does stands in `$IMPORT`: `hang`, `die`,
+`cuda` (it initializes CUDA) or `thread` (it starts one).
 """
 
 import contextlib
@@ -19,6 +25,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
@@ -33,6 +40,10 @@ def main() -> None:
         apart: dict[str, Any] = {"start_new_session": True} if child == "session" else {"process_group": 0}
         print("child", subprocess.Popen(["sleep", "1000"], **apart).pid, flush=True)
     print(PLAN.get("out", "hello"), flush=True)
+    if "vllama_engine.standby" in sys.modules and (trouble := PLAN.get("forked")):
+        finish("hang" if trouble == "hang" else f"say {trouble}")
+    if subject := PLAN.get("says"):
+        print("said", say(subject), flush=True)
     for number in range(PLAN.get("prints", 0)):
         time.sleep(PLAN["print_every"])
         print(f"line {number}", flush=True)
@@ -40,6 +51,35 @@ def main() -> None:
         finish(end)
     with contextlib.suppress(IndexError):
         Server(sys.argv[sys.argv.index("--uds") + 1], Handler).serve_forever()
+
+
+class current_platform:  # noqa: N801 - vLLM's name for it
+    @staticmethod
+    def is_cpu() -> bool:
+        return True
+
+
+class cuda:  # noqa: N801 - torch's
+    @staticmethod
+    def is_initialized() -> bool:
+        return os.environ.get("IMPORT") == "cuda"
+
+
+def be_imported() -> None:
+    match os.environ.get("IMPORT"):
+        case "hang":
+            signal.pause()
+        case "die":
+            print("no module named vllm", flush=True)
+            os._exit(3)
+        case "thread":
+            threading.Thread(target=signal.pause, name="helper", daemon=True).start()
+
+
+def say(subject: str) -> Any:
+    if subject == "context":
+        return sys.modules["vllm.v1.engine.core"].get_mp_context()
+    return sys.modules["vllm.model_executor.models.registry"]._run_in_subprocess(os.getppid) == os.getpid()
 
 
 def terminate(*_: object) -> None:
@@ -71,9 +111,21 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        if self.path == "/health":
+            return self._health()
         length = PLAN.get("context", 4096) or None
         cards = [{"id": "adapter", "parent": "demo", "max_model_len": None}, {"id": "demo", "max_model_len": length}]
         self._reply(200, {"object": "list", "data": cards} if self.path == "/v1/models" else {})
+
+        return None
+
+    def _health(self) -> None:
+        how = PLAN.get("health", "200")
+        if how == "hang":
+            time.sleep(1000)
+        while how == "spin" and PLAN["health"] == "spin":
+            pass
+        self._reply(int(how) if how.isdigit() else 200, {})
 
     loaded: ClassVar[dict[str, str]] = {}
 
@@ -81,7 +133,10 @@ class Handler(BaseHTTPRequestHandler):
         data = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(data) if data else {}
         print("asked", self.path, json.dumps(body), flush=True)
-        if self.path.startswith(("/sleep", "/wake_up")):
+        if self.path == "/plan":
+            PLAN.update(body)
+            self._reply(200, {})
+        elif self.path.startswith(("/sleep", "/wake_up")):
             self._change()
         elif "lora_adapter" in self.path:
             self._reply(*self._adapter(body))

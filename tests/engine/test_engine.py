@@ -6,17 +6,20 @@ import logging
 import os
 import re
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import uvloop
 
 from tests.engine.conftest import FakeVllm, child_pid, until, until_gone
 from tests.served import alive
 from vllama.engine import engine as engine_module
+from vllama.engine.diagnosis import diagnose
 from vllama.engine.engine import WARM_UP_PROMPT, Engine, LaunchPlan, State
 from vllama.engine.memory import Memory
 from vllama.engine.process import session_members
@@ -78,7 +81,7 @@ async def test_ready_after_the_first_prompt(make: Make) -> None:
     assert engine.state is State.STARTING
     await asyncio.wait_for(engine.start(), 10)
     assert (engine.state, engine.context_length) == (State.READY, 2048)
-    assert log_of(engine).startswith("hello\nasked /v1/completions ")
+    assert re.match(r"vllama: demo is started \S+\nhello\nasked /v1/completions ", log_of(engine))
     assert WARM_UP_PROMPT in log_of(engine)
     assert len(WARM_UP_PROMPT.split()) > 20, "a short first prompt kills a CPU engine that uses AMX"
     processes = session_members(pid_of(engine))
@@ -94,6 +97,17 @@ async def test_something_is_done_while_it_starts(make: Make) -> None:
     assert ends == [True]
 
 
+async def test_what_it_leaves_lying_about_goes_with_it(make: Make) -> None:
+    with tempfile.TemporaryDirectory(prefix="vllama-") as folder:
+        engine = make(planned={"scratch": Path(folder)}, out="up")
+        await asyncio.wait_for(engine.start(), 10)
+        (place,) = Path(folder).iterdir()
+        variables = psutil.Process(server_of(engine)).environ()
+        assert variables["TMPDIR"] == variables["VLLM_RPC_BASE_PATH"] == str(place)
+        await engine.stop()
+        assert not place.exists()
+
+
 async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> None:
     engine = make(warm_up="404", context=0)
     await asyncio.wait_for(engine.start(), 10)
@@ -104,15 +118,16 @@ async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> No
 @pytest.mark.parametrize(
     ("plan", "cause"),
     [
-        ({"end": "raise CUDA out of memory, sir"}, "CUDA out of memory, sir"),
-        ({"end": "exit 3", "out": "Bad luck"}, 'it exited with status 3, its last words: "Bad luck"'),
-        ({"end": "kill 9", "out": "Reading"}, 'it was killed by SIGKILL, its last words: "Reading"'),
-        ({"warm_up": "kill 4"}, 'it was killed by SIGILL, its last words: "RuntimeError: the kernel is missing here"'),
+        ({"end": "raise so bad, sir"}, "so bad, sir:"),
+        ({"end": "exit 3", "out": "Bad luck"}, 'it exited with status 3, its last words: "Bad luck":'),
+        ({"end": "raise No CUDA GPUs are available"}, f"{diagnose(['No CUDA GPUs are available'], 1)};"),
+        ({"end": "kill 9", "out": "Reading"}, f"{diagnose([], -9)};"),
+        ({"warm_up": "kill 4"}, f"{diagnose([], -4)};"),
     ],
 )
 async def test_an_early_end_tells_its_cause(make: Make, plan: dict[str, str], cause: str) -> None:
     engine = make(**plan)
-    expected = f"the engine of demo did not start: {cause}: its log is {engine.log_path}"
+    expected = f"the engine of demo did not start: {cause} its log is {engine.log_path}"
     assert await failure_of(engine) == expected
 
 
@@ -137,9 +152,7 @@ async def test_a_first_prompt_without_an_answer_fails_the_start(make: Make) -> N
 async def test_a_silent_start_is_given_up(make: Make) -> None:
     began = time.monotonic()
     text = await failure_of(make(end="hang", ignore=True, stall_timeout=0.4))
-    assert re.search(
-        r"was given up: it wrote nothing for \d s while starting: allow more with OLLAMA_LOAD_TIMEOUT", text
-    )
+    assert re.search(r"was given up: no progress for \d s while importing: allow more with OLLAMA_LOAD_TIMEOUT", text)
     assert 0.4 <= time.monotonic() - began < 6
 
 
@@ -156,8 +169,7 @@ async def test_a_slow_first_answer_is_no_silence(make: Make, monkeypatch: pytest
 
     async def answered_late(*attempts: Any) -> None:
         await first_accepted(*attempts)
-        assert engine._process is not None
-        engine._process.log.last_output_at -= 10.0
+        engine.progress.changed_at -= 10.0
 
     monkeypatch.setattr(engine, "_first_accepted", answered_late)
     await asyncio.wait_for(engine.start(), 10)
@@ -173,7 +185,7 @@ async def test_an_end_between_the_prompt_and_ready_is_an_early_end(make: Make, m
         raise EngineError("gone")
 
     monkeypatch.setattr(engine.client, "get_json", die)
-    assert "did not start: it was killed by SIGKILL" in await failure_of(engine)
+    assert "did not start: a process of it was killed (SIGKILL)" in await failure_of(engine)
 
 
 async def test_a_death_after_ready_is_told_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -188,8 +200,9 @@ async def test_a_death_after_ready_is_told_once(make: Make, caplog: pytest.LogCa
         assert not alive([child])
         await engine.stop()
     assert engine.state is State.FAILED
-    assert [record.message.partition(", its last")[0] for record in caplog.records] == [
-        "demo: the engine ended by itself: it was killed by SIGKILL"
+    assert engine.failure == str(diagnose([], -signal.SIGKILL))
+    assert [record.message for record in caplog.records] == [
+        f"demo: the engine ended by itself: {engine.failure} (log: {engine.log_path})"
     ]
 
 

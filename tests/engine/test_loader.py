@@ -1,7 +1,6 @@
 """From a model to its engine's launch plan: address, command line, weights."""
 
 import os
-import shutil
 import socket
 import stat
 import tempfile
@@ -76,38 +75,6 @@ def test_sockets_lie_in_a_private_folder(tmp_path: Path, models: dict[str, Model
     loader.close()
     assert not folder.exists()
     loader.close()
-
-
-def test_a_socket_folder_that_was_tidied_away_is_made_anew(tmp_path: Path, models: dict[str, Model]) -> None:
-    loader = make_loader(tmp_path)
-    shutil.rmtree(loader._folder)
-    folder = Path(value_of(plan_of(loader, models["demo"]), "--uds") or "").parent
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    loader.close()
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize("unfit", ["{tmp}/missing", "{tmp}/" + "long/" * 20])
-def test_a_runtime_folder_that_does_not_fit_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfit: str
-) -> None:
-    folder = Path(unfit.format(tmp=tmp_path))
-    if "long" in unfit:
-        folder.mkdir(parents=True)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    loader = make_loader(tmp_path)
-    assert len(os.fsencode(loader._folder / "123456.sock")) <= 107
-    assert folder not in loader._folder.parents
-    loader.close()
-
-
-def test_no_folder_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: Any) -> str:
-        raise PermissionError
-
-    monkeypatch.setattr(loader_module.tempfile, "mkdtemp", refuse)
-    with pytest.raises(ConfigError, match=r"no folder for the engine's socket: .* or use --vllm-port"):
-        make_loader(tmp_path)
 
 
 def test_a_port_of_vllms(tmp_path: Path, models: dict[str, Model]) -> None:

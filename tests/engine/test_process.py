@@ -17,8 +17,10 @@ import uvloop
 
 from tests.engine.conftest import FakeVllm, child_pid, until, until_gone
 from tests.served import alive
+from vllama.engine import log as log_module
 from vllama.engine import process as process_module
-from vllama.engine.process import EngineLog, EngineProcess, session_members
+from vllama.engine.log import EngineLog
+from vllama.engine.process import EngineProcess, session_members
 
 
 def shell(script: str) -> list[str]:
@@ -66,13 +68,13 @@ async def test_output_is_kept_and_logged(log: EngineLog, script: str, lines: lis
 
 async def test_lines_and_the_tail_are_bounded(log: EngineLog, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = await output_of("head -c 1000000 /dev/zero; seq 995", log)
-    assert max(map(len, lines)) <= 2 * process_module._LINE_BYTES
+    assert max(map(len, lines)) <= 2 * log_module._LINE_BYTES
     assert len(lines) == 1000
     assert lines[-1] == "995"
 
 
 async def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_module, "_LOG_BYTES", 1000)
+    monkeypatch.setattr(log_module, "_LOG_BYTES", 1000)
     log = EngineLog(tmp_path / "engine.log")
     await output_of("seq 2000", log)
     files = sorted(tmp_path.iterdir())
@@ -92,11 +94,22 @@ async def test_a_folder_that_cannot_be_made_costs_the_file_only(tmp_path: Path) 
     assert await output_of("echo one", EngineLog(tmp_path / "file" / "engine.log")) == ["one"]
 
 
-async def test_parts_of_lines_are_signs_of_life(log: EngineLog) -> None:
-    async with launched(shell("sleep 0.2; printf '10%%\\r'; sleep 1000"), log):
-        began = log.last_output_at
-        await until(lambda: log.last_output_at > began)
+async def test_states_of_a_line_that_overwrites_itself_are_read(log: EngineLog) -> None:
+    read: list[str] = []
+    log.read = read.append
+    async with launched(shell("printf '10%%\\r'; sleep 0.2; printf '20%%\\r'; sleep 1000"), log):
+        await until(lambda: read == ["10%", "20%"])
         assert not log.tail
+
+
+async def test_memory_that_processes_share_is_counted_once(log: EngineLog) -> None:
+    """As an engine's that is forked from a process that has imported everything."""
+    size = 64 * 2**20
+    script = f"import os, time; data = b'1' * {size}; os.fork(); os.fork(); print('up', flush=True); time.sleep(1000)"
+    async with launched([sys.executable, "-c", script, "serve"], log) as process:
+        await until(lambda: list(log.tail) == 4 * ["up"])
+        assert size <= process_module.resident(process.pid) < 2 * size
+    assert process_module.resident(process.pid) == 0
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -KILL $$", -signal.SIGKILL)])

@@ -408,7 +408,7 @@ async def test_an_engines_error_before_the_first_byte(
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_an_engine_that_is_gone(alone: Alone, stream: bool) -> None:
-    alone.engine.script(hang_up)
+    alone.engine.script(hang_up, hang_up)
     response = await alone.api.post(PATH, json=ASK | {"stream": stream})
     assert (response.status_code, response.json()["error"]["type"]) == (500, "api_error")
     assert response.json()["error"]["message"].startswith(DIED)

@@ -13,7 +13,7 @@ import ollama
 import pytest
 
 from tests.conftest import Alone, Engines
-from tests.fake_engine import Silence, hang_up, refusal, whole
+from tests.fake_engine import Silence, asked_twice, hang_up, refusal, whole
 
 EMBED, LEGACY, OPENAI = "/api/embed", "/api/embeddings", "/v1/embeddings"
 PASTA, TRAIN = "How do I cook pasta?", "The train is late."
@@ -305,7 +305,7 @@ async def test_many_inputs_are_one_request_to_the_engine(alone: Alone) -> None:
 )
 async def test_faults_of_the_engine(alone: Alone, behaviour: Any, status: int, text: str) -> None:
     for path, fields in ((EMBED, {"input": "x"}), (LEGACY, {"prompt": "x"}), (OPENAI, {"input": "x"})):
-        alone.engine.script(behaviour)
+        alone.engine.script(*asked_twice(behaviour))
         response = await alone.api.post(path, json={"model": "demo-embed"} | fields)
         assert response.status_code == status
         assert error_text(response).startswith(text)

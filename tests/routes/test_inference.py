@@ -11,7 +11,7 @@ import ollama
 import pytest
 
 from tests.conftest import Alone, Engines
-from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
+from tests.fake_engine import Silence, Stream, asked_twice, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import CITY_SCHEMA, COMPLETIONS, by_name
 from vllama.errors import EngineError
 
@@ -481,7 +481,7 @@ async def test_an_error_before_the_first_byte_has_its_status(
     alone: Alone, behaviour: Any, status: int, text: str, stream: bool
 ) -> None:
     for path in PATHS:
-        alone.engine.script(behaviour)
+        alone.engine.script(*asked_twice(behaviour))
         response = await alone.api.post(path, json=body_for(path, stream=stream))
         assert response.status_code == status
         assert response.headers["content-type"].startswith("application/json")

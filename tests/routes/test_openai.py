@@ -405,7 +405,7 @@ async def test_an_engines_error_before_the_first_byte(
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_an_engine_that_is_gone(alone: Alone, stream: bool) -> None:
-    alone.engine.script(hang_up)
+    alone.engine.script(hang_up, hang_up)
     response = await alone.api.post(CHAT, json=CHATS | {"stream": stream})
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "api_error"
@@ -526,8 +526,9 @@ async def test_leaving_in_the_middle_of_a_stream_aborts_it(alone: Alone) -> None
 async def test_leaving_a_stream_before_its_first_event_aborts_it(alone: Alone) -> None:
     reply = Stream(end="hang")
     alone.engine.script(reply)
-    async with alone.api.stream("POST", CHAT, json=CHATS | {"stream": True}):
-        await asyncio.wait_for(reply.sent.wait(), 5)
+    asking = asyncio.create_task(alone.api.post(CHAT, json=CHATS | {"stream": True}))
+    await asyncio.wait_for(reply.sent.wait(), 5)
+    asking.cancel()
     await asyncio.wait_for(reply.aborted.wait(), 5)
     await asyncio.wait_for(alone.place.stopped.wait(), 5)
 

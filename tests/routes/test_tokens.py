@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import Alone, Engines
-from tests.fake_engine import Silence, hang_up, refusal, whole
+from tests.fake_engine import Silence, asked_twice, hang_up, refusal, whole
 
 TOKENIZE, DETOKENIZE = "/api/tokenize", "/api/detokenize"
 SAY = [{"role": "user", "content": "Hello!"}]
@@ -120,7 +120,7 @@ async def test_keep_alive_and_clients_that_leave(
 )
 async def test_faults_of_the_engine(alone: Alone, behaviour: Any, status: int, text: str) -> None:
     for path, fields in ((TOKENIZE, {"content": "x"}), (DETOKENIZE, {"tokens": [1]})):
-        alone.engine.script(behaviour)
+        alone.engine.script(*asked_twice(behaviour))
         response = await alone.api.post(path, json={"model": "demo"} | fields)
         assert response.status_code == status
         assert response.json()["error"].startswith(text)

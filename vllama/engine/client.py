@@ -1,25 +1,40 @@
 """The HTTP connection to one engine, over a Unix socket or TCP."""
 
 import contextlib
+import enum
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from vllama.errors import EngineError
+from vllama.engine.fate import Fate
+from vllama.errors import EngineError, EngineGoneError
 
 IDLE_CONNECTION_S = 60.0
 """Shorter than the engine's own keep-alive, so that a request never meets a connection that is being closed."""
 REPLY_TIMEOUT_S = 3600.0
 """Most seconds without a byte from the engine: a long answer that is not streamed sends nothing until its end."""
 MAX_EVENT_BYTES = 16 * 2**20
+_LAST_WORDS = (b"EngineCore encountered an issue", b"EngineDeadError")
 
 Response = aiohttp.ClientResponse
 
 
+class Health(enum.Enum):
+    """What `/health` answers. DEAD: that the engine behind it is; REFUSED: nobody listens any more."""
+
+    GOOD = enum.auto()
+    DEAD = enum.auto()
+    REFUSED = enum.auto()
+    SILENT = enum.auto()
+
+
 class EngineClient:
-    """url: `unix:/path` or `http(s)://host:port[/path]`. api_key: sent as a Bearer token, if given."""
+    """url: `unix:/path` or `http(s)://host:port[/path]`. api_key: sent as a Bearer token, if given.
+
+    fate: what became of the engine, known to whoever watches it. answered: how many requests got a reply.
+    """
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url
@@ -28,11 +43,19 @@ class EngineClient:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
         self._replies: set[Response] = set()
+        self._asking = 0
         self._closed = False
+        self.fate = Fate()
+        self.answered = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have not got a byte of their reply. Of the others the engine may be through with all."""
+        return self._asking + sum(not response.content.total_bytes for response in self._replies)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
-            raise EngineError("the engine was stopped")
+            raise EngineGoneError("the engine was stopped")
         if self._session is None:
             # No limit on connections: the engine's own queue is where requests wait.
             connector: aiohttp.BaseConnector = (
@@ -57,16 +80,28 @@ class EngineClient:
     ) -> AsyncIterator[Response]:
         """Send a request; leaving the context before the reply is read through aborts it in the engine.
 
-        Raises EngineError where the engine cannot be reached or goes away.
+        Raises EngineGoneError where the engine cannot be reached or goes away, EngineError where it takes too long.
         """
         with translate_errors():
-            all_headers = {"Content-Type": "application/json", **(headers or {})} if body is not None else headers
-            async with self._open().request(method, self._base + path, data=body, headers=all_headers) as response:
+            async with await self._ask(method, path, body, headers) as response:
                 self._replies.add(response)
                 try:
                     yield response
                 finally:
                     self._replies.discard(response)
+
+    async def _ask(
+        self, method: str, path: str, body: bytes | aiohttp.Payload | None, headers: Mapping[str, str] | None
+    ) -> Response:
+        if body is not None:
+            headers = {"Content-Type": "application/json", **(headers or {})}
+        self._asking += 1
+        try:
+            response = await self._open().request(method, self._base + path, data=body, headers=headers)
+        finally:
+            self._asking -= 1
+        self.answered += 1
+        return response
 
     async def get_json(self, path: str, *, seconds: float, type_: type[Any] = dict) -> Any:
         """The decoded JSON of a GET. Raises EngineError for anything but a 200 with such a body in time."""
@@ -83,13 +118,21 @@ class EngineClient:
 
     async def healthy(self, seconds: float = 2.0) -> bool:
         """Whether `/health` answers 200 in time."""
+        return await self.health(seconds) is Health.GOOD
+
+    async def health(self, seconds: float) -> Health:
+        """What `/health` answers in time."""
+        limit = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._open().get(
-                self._base + "/health", timeout=aiohttp.ClientTimeout(total=seconds)
-            ) as response:
-                return response.status == 200
+            async with self._open().get(self._base + "/health", timeout=limit) as response:
+                return _HEALTH.get(response.status, Health.SILENT)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return Health.REFUSED
+        except aiohttp.ClientConnectorError as error:
+            refused = isinstance(error.os_error, (ConnectionRefusedError, FileNotFoundError))
+            return Health.REFUSED if refused else Health.SILENT
         except (aiohttp.ClientError, TimeoutError, OSError, EngineError):
-            return False
+            return Health.SILENT
 
     async def close(self) -> None:
         """For good: what is asked afterwards, or still is being asked, fails with EngineError."""
@@ -101,6 +144,9 @@ class EngineClient:
             await self._session.close()
 
 
+_HEALTH = {200: Health.GOOD, 503: Health.DEAD}
+
+
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
     """aiohttp's errors as EngineError."""
@@ -109,9 +155,15 @@ def translate_errors() -> Iterator[None]:
     except TimeoutError as error:
         raise EngineError("the engine did not answer in time") from error
     except aiohttp.ClientPayloadError as error:
-        raise EngineError("the engine's reply broke off") from error
+        raise EngineGoneError("the engine's reply broke off") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise EngineError(f"the engine cannot be reached ({error or type(error).__name__})") from error
+        raise EngineGoneError(f"the engine cannot be reached ({error or type(error).__name__})") from error
+
+
+def death(reply: bytes) -> EngineGoneError | None:
+    """What an error, a reply's body or an event of a stream, means where it says that all of the engine is lost."""
+    said = any(sign in reply for sign in _LAST_WORDS)
+    return EngineGoneError("the engine says that it cannot go on") if said else None
 
 
 async def event_blocks(response: Response) -> AsyncGenerator[list[bytes], None]:
@@ -122,17 +174,30 @@ async def event_blocks(response: Response) -> AsyncGenerator[list[bytes], None]:
     """
     rest = b""
     with translate_errors():
-        async for data in response.content.iter_any():
-            rest += data
-            if b"\r" in rest:
-                rest = rest.replace(b"\r\n", b"\n")
-            *blocks, rest = rest.split(b"\n\n")
-            if len(rest) > MAX_EVENT_BYTES:
-                raise EngineError("the engine sent an event that is too large")
-            if events := [block for block in blocks if _event_data(block)]:
-                yield events
+        async with contextlib.aclosing(_pieces(response)) as pieces:
+            async for data in pieces:
+                rest += data
+                if b"\r" in rest:
+                    rest = rest.replace(b"\r\n", b"\n")
+                *blocks, rest = rest.split(b"\n\n")
+                if len(rest) > MAX_EVENT_BYTES:
+                    raise EngineError("the engine sent an event that is too large")
+                if events := [block for block in blocks if _event_data(block)]:
+                    yield events
     if _event_data(rest.strip()):
         yield [rest.strip()]
+
+
+async def _pieces(response: Response) -> AsyncGenerator[bytes, None]:
+    """A reply's body as it comes. What came before the engine broke off is given too: aiohttp would keep it."""
+    try:
+        async for data in response.content.iter_any():
+            yield data
+    except (aiohttp.ClientError, OSError):
+        response.content.set_exception(None)  # type: ignore[arg-type]
+        if rest := response.content.read_nowait():
+            yield rest
+        raise
 
 
 async def server_sent_events(response: Response) -> AsyncGenerator[list[bytes], None]:

@@ -165,6 +165,7 @@ def engine_environment(
     defaults = {
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",  # weights are at hand when an engine starts; without it every start asks the hub
+        "PYTHONFAULTHANDLER": "1",  # so that a process that crashes says by what: vLLM does not
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
         "VLLM_MAX_STOP_STRINGS": "1024",  # vLLM's default is 4; Ollama knows no limit

@@ -14,13 +14,16 @@ import msgspec
 
 from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
-from vllama.engine.diagnose import explain
+from vllama.engine.diagnosis import diagnose
+from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
+from vllama.engine.leftovers import Records
 from vllama.engine.log import EngineLog
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.prefetch import Work, beside
 from vllama.engine.process import EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
+from vllama.engine.scratch import Scratch
 from vllama.engine.standby import Standby, StandbyError
 from vllama.errors import EngineError
 from vllama.scheduling.plan import AdapterLimits
@@ -62,6 +65,7 @@ class LaunchPlan:
     size: bytes of GPU memory (of RAM, on a CPU) planned for it. adapters: those it has room for, None for none.
     sleep_size: bytes of RAM that it takes while it sleeps, None where it cannot. full_context: what the model could
     take in, in tokens, where vLLM is left to choose what fits. meanwhile: what a thread does while the engine starts.
+    scratch: where it gets a folder for its temporary files, None for that of all.
     """
 
     command: Sequence[str]
@@ -75,17 +79,19 @@ class LaunchPlan:
     sleep_size: int | None = None
     full_context: int | None = None
     meanwhile: Work = lambda _stop: None
+    scratch: Path | None = None
 
 
 class Engine:
     """state says where it is in its life; `client` talks to it once it is ready.
 
-    name, size, adapters: as its plan has them.
+    name, size, adapters: as its plan has them. records: where it is written down while it lives. standby: who forks
+    it, where one can.
     """
 
-    def __init__(self, plan: LaunchPlan, standby: Standby | None = None) -> None:
-        """standby: who forks it, where one can."""
+    def __init__(self, plan: LaunchPlan, records: Records | None = None, standby: Standby | None = None) -> None:
         self._plan = plan
+        self._records = records
         self._standby = standby
         self._process: EngineProcess | None = None
         self._launched_at = 0.0
@@ -164,15 +170,20 @@ class Engine:
     async def _launch(self, standby: Standby | None) -> EngineProcess:
         log = EngineLog(self._plan.log, self.progress.read)
         log.note(f"{self.name} is started {datetime.now().astimezone().isoformat(timespec='seconds')}")
+        scratch = Scratch(self._plan.scratch)
+        variables = {**self._plan.variables, **scratch.variables}
         try:
-            process = await EngineProcess.launch(self._plan.command, self._plan.variables, log, standby)
+            with contextlib.ExitStack() as failed:
+                failed.callback(scratch.remove)
+                process = await EngineProcess.launch(self._plan.command, variables, log, standby)
+                failed.pop_all()
         except OSError as error:
             raise EngineError(
                 f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
                 "run `vllama engine install --reinstall`",
             ) from error
         self._process, self._launched_at = process, time.monotonic()
-        self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
+        self._watcher = asyncio.create_task(self._watch(process, scratch), name=f"engine-watch-{process.pid}")
         return process
 
     async def _until_healthy(self, process: EngineProcess) -> None:
@@ -189,7 +200,8 @@ class Engine:
             raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
         if silence > self._plan.stall_timeout:
             raise EngineError(
-                f"the engine of {self._plan.name} was given up: it wrote nothing for {silence:.0f} s while starting",
+                f"the engine of {self._plan.name} was given up: no progress for {silence:.0f} s"
+                f" while {self.progress.phase}",
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
             )
 
@@ -197,9 +209,10 @@ class Engine:
         if self.ended.is_set():
             if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
                 raise StandbyError(_FORK_REFUSED)
+            found = diagnose(process.log.tail, process.returncode)
+            advice = f"{found.advice}; its log is" if found.advice else "its log is"
             raise EngineError(
-                f"the engine of {self._plan.name} did not start: {explain(process.log.tail, process.returncode)}",
-                f"its log is {process.log.path}",
+                f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
             )
 
     async def _warm_up(self, process: EngineProcess) -> None:
@@ -287,14 +300,24 @@ class Engine:
             async with asyncio.timeout(seconds), self.client.request("POST", path, data) as response:
                 return response.status, _error_text(await response.read())
 
-    async def _watch(self, process: EngineProcess) -> None:
-        await process.ending.wait()
+    async def _watch(self, process: EngineProcess, scratch: Scratch) -> None:
+        entry = await asyncio.to_thread(self._records.add, process.pid, self.name) if self._records else None
+        found = entry.see if entry is not None else lambda _: None
+        health = HealthWatch(self.name, process.pid, self.client, lambda: self.state is State.READY, found)
+        fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        status = await process.wait()
+        if fault is not None:
+            await self.client.close()  # nobody is left waiting for an answer
+        status = await (process.wait() if fault is None else process.kill())
+        scratch.remove()
         if by_itself:
-            self.failure = explain(process.log.tail, status)
-            logger.error("%s: the engine ended by itself: %s (log: %s)", self.name, self.failure, process.log.path)
+            self.failure = _cause(process, fault, status)
+            how = "ended by itself" if fault is None else "was given up"
+            logger.error("%s: the engine %s: %s (log: %s)", self.name, how, self.failure, process.log.path)
+        self.client.fate.seal(self.failure)
+        if entry is not None:
+            entry.remove()
         self.ended.set()
 
     async def stop(self) -> None:
@@ -321,6 +344,12 @@ class Engine:
                 f"process {process.pid}, the engine of {self.name}, cannot be killed",
                 "a driver may hang: where nothing else helps, restart the machine",
             ) from None
+
+
+def _cause(process: EngineProcess, fault: Fault | None, status: int | None) -> str:
+    if fault is None:
+        return str(diagnose(process.log.tail, status))
+    return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
 
 
 def _error_text(body: bytes) -> str:

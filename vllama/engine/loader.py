@@ -1,14 +1,11 @@
 """From a model to an engine that can be started: weights at hand, address chosen, command line built."""
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
 import re
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,9 +28,11 @@ from vllama.engine.command import (
 from vllama.engine.engine import Engine, LaunchPlan
 from vllama.engine.footprint import Footprint, footprint
 from vllama.engine.install import Environment, Profile
+from vllama.engine.leftovers import Records
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
 from vllama.engine.prefetch import prefetch_weights
+from vllama.engine.sockets import SocketFolder
 from vllama.engine.standby import Standby
 from vllama.engine.startup import has_compiler, startup_arguments
 from vllama.errors import ConfigError, EngineError
@@ -47,9 +46,6 @@ from vllama.settings import Settings
 
 logger = logging.getLogger("vllama.engine")
 
-_MAX_SOCKET_PATH = 107
-"""Bytes; a Unix socket's path cannot be longer (`sun_path` in unix(7))."""
-
 _MEASURE_S = 10.0
 _SLEEPING = 1.25
 """RAM for a sleeping engine, as a part of its weights: they lie there pinned, with room to spare."""
@@ -60,7 +56,7 @@ class Loader:
 
     Owns the private folder in which their sockets lie; `close` removes it. catalogue: where what is downloaded is put
     down, and which adapters there are is looked up. sibling: names a quantised form of a source, where one is known.
-    standby: who forks the engines.
+    standby: who forks the engines. records: where they are written down as long as they live.
     """
 
     def __init__(
@@ -80,8 +76,8 @@ class Loader:
         self._gpus = _split_over(self._user)
         self._budget = Budget(settings.memory_limit)
         self._caches = Caches(settings.home / "cache", environment.version)
-        self._folder = _private_folder()
-        self._started = 0
+        self._sockets = SocketFolder()
+        self.records = Records(settings.home)
 
     async def fetch(self, model: Model) -> Model:
         """The model with its weights on this machine. Raises VllamaError where they cannot be had, or are no model."""
@@ -121,7 +117,7 @@ class Loader:
 
         share: bytes that it may take, as `demand` planned them; None: all there is for engines, as it is the only one.
         """
-        engine = Engine(self._plan(model, share), self._standby)
+        engine = Engine(self._plan(model, share), self.records, self._standby)
         self._budget.add(engine)
         return engine
 
@@ -157,6 +153,7 @@ class Loader:
         return LaunchPlan(
             command=[*_launcher(self._environment), "serve", *_spare(self._environment), "--", *arguments],
             variables=engine_environment(self._environment, os.environ, launch),
+            scratch=self._sockets.path,
             meanwhile=partial(self._meanwhile, model.weights, checkpoint.path),
             url=address.url,
             name=name,
@@ -227,11 +224,7 @@ class Loader:
         if (port := self._settings.vllm_port) is not None:
             _check_port_free(port)
             return Address(port=port)
-        # A new name for each start: the socket of an engine that was killed stays behind.
-        self._started += 1
-        if not self._folder.is_dir():
-            self._folder = _private_folder()  # what tidies up temporary folders took it for forgotten
-        return Address(socket=self._folder / f"{self._started}.sock")
+        return Address(socket=self._sockets.socket())
 
     def _parsers(self, checkpoint: Checkpoint) -> Parsers:
         """Those that fit the model, except where the settings name others, or `none`."""
@@ -243,7 +236,7 @@ class Loader:
         )
 
     def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._sockets.close()
 
 
 def make_standby(settings: Settings, environment: Environment) -> Standby:
@@ -286,17 +279,6 @@ def _given_cache() -> int | None:
     """GiB for a CPU engine's cache, where the user says how many."""
     given = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "")
     return int(given) if given.isdecimal() and int(given) else None
-
-
-def _private_folder() -> Path:
-    """A folder that only this user can enter, short enough for a socket in it."""
-    for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108
-        if parent and len(os.fsencode(parent)) + len("/vllama-12345678/123456.sock") <= _MAX_SOCKET_PATH:
-            with contextlib.suppress(OSError):
-                return Path(tempfile.mkdtemp(prefix="vllama-", dir=parent))
-    raise ConfigError(
-        "there is no folder for the engine's socket", "make the temporary folder writable, or use --vllm-port"
-    )
 
 
 def _check_port_free(port: int) -> None:

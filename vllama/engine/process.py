@@ -43,12 +43,13 @@ class EngineProcess:
     async def launch(
         cls, command: Sequence[str], variables: Mapping[str, str], log: EngineLog, standby: Standby | None = None
     ) -> "EngineProcess":
-        """Start `command` (the launcher's, without its --guard-fd) in a session of its own.
+        """Start `command` (the launcher's, without its --guard-fd) in a session of its own. `log` is closed with it.
 
         standby: who forks it. Raises OSError where the interpreter cannot be executed, StandbyError where the standby
         does not fork it.
         """
         with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
+            started.callback(log.close)
             guard_end, ours = socket.socketpair()
             always.callback(guard_end.close)
             guard = Guard(ours)
@@ -94,6 +95,14 @@ class EngineProcess:
             kill_session(self.pid)
             async with asyncio.timeout(_KILL_S):
                 await self.wait()
+
+    async def kill(self) -> int | None:
+        """End it at once, though its guard may be stopped or hang. None where even that does not end it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+        with contextlib.suppress(TimeoutError):
+            await self.stop(0.0)
+        return self.returncode
 
     async def _ends_within(self, seconds: float) -> bool:
         return bool((await asyncio.wait({self._end}, timeout=seconds))[0])

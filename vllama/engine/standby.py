@@ -132,7 +132,6 @@ class Standby:
         try:
             control = await _Control.launch(self._command, self._variables, log)
         except OSError as error:
-            log.close()
             return f"its interpreter {self._command[0]} cannot be run ({error.strerror})"
         self._control, self.pid = control, control.pid
         try:
@@ -178,8 +177,9 @@ class _Control:
 
     @classmethod
     async def launch(cls, command: Sequence[str], variables: Mapping[str, str], log: EngineLog) -> "_Control":
-        """Raises OSError where the interpreter cannot be executed."""
+        """`log` is closed with it. Raises OSError where the interpreter cannot be executed."""
         with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
+            started.callback(log.close)
             theirs, ours = socket.socketpair()
             always.callback(theirs.close)
             started.callback(ours.close)

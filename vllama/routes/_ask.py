@@ -13,7 +13,7 @@ from vllama.framing import until_client_leaves
 from vllama.models.model import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Line
-from vllama.routes._failures import engine_failures, refusal
+from vllama.routes._failures import engine_failures, refusal, twice
 from vllama.translate.duration import parse_keep_alive
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ async def ask(request: Request, question: Question, type_: type[T]) -> tuple[T, 
 
     Raises ApiError where the engine refuses, dies, or answers something else, ClientLeft where nobody waits any more.
     """
-    data, loaded = await until_client_leaves(request, _ask(request, question))
+    data, loaded = await twice(lambda: until_client_leaves(request, _ask(request, question)))
     with engine_failures():
         return msgspec.json.decode(data, type=type_), loaded
 

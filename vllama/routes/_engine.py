@@ -14,12 +14,16 @@ import msgspec
 from msgspec import Raw
 
 from vllama.engine.client import Response as EngineResponse
-from vllama.errors import ApiError
+from vllama.engine.client import death
+from vllama.errors import ApiError, EngineError, EngineGoneError
 from vllama.gateway import Gateway
 from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import UNTRUSTED_TEMPLATE
 
 Body = Mapping[str, Any] | aiohttp.FormData
+
+_FATE_S = 2.0
+"""Within which it is known whether an engine that broke a request off lives."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -37,7 +41,8 @@ class Line:
         """The engine's reply to a body in the name of the leased model; leaving early aborts the request there.
 
         `model` is set here, but for a form. Raises ApiError 400 for a chat template that is not the model's own,
-        EngineError where the engine cannot be reached or goes away.
+        EngineGoneError with the cause where the engine is lost or cannot be reached, EngineError for what else goes
+        wrong; always the latter for a server that somebody else runs.
         """
         client, model = self.lease.client, self.lease.model
         if isinstance(body, aiohttp.FormData):
@@ -46,8 +51,19 @@ class Line:
         else:
             refuse_templates(self.gateway, body, own=model.modelfile.template)
             reply = client.request("POST", path, _encode({**body, "model": model.engine_name}))
-        async with reply as response:
-            yield response
+        try:
+            async with reply as response:
+                await _check_alive(response)
+                yield response
+        except EngineGoneError as error:
+            if self.gateway.attached is not None:
+                raise EngineError(error.message) from error
+            raise EngineGoneError(await client.fate.learn(_FATE_S) or error.message) from error
+
+
+async def _check_alive(response: EngineResponse) -> None:
+    if response.status == 500 and (gone := death(await response.read())):
+        raise gone
 
 
 def refuse_templates(gateway: Gateway, body: Mapping[str, Any], *, own: str | None = None) -> None:

@@ -1,13 +1,20 @@
 """What goes wrong with an engine, as the errors that its clients get."""
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
-from vllama.errors import ApiError, EngineError
+from vllama.engine.client import death
+from vllama.errors import ApiError, EngineError, EngineGoneError, VllamaError
 from vllama.routes._edge import quote
 from vllama.translate.failure import failure_text
+
+logger = logging.getLogger("vllama")
+
+T = TypeVar("T")
 
 DIED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
@@ -17,13 +24,62 @@ DIED = (
 
 @contextlib.contextmanager
 def engine_failures() -> Iterator[None]:
-    """Raises ApiError 500 for an engine that goes away, or says what cannot be read."""
+    """Raises ApiError 500 for an engine that does not do what it should, or says what cannot be read.
+
+    That it is lost is passed on: `twice` and `to_the_end` know what to do.
+    """
     try:
         yield
+    except EngineGoneError:
+        raise
     except EngineError as error:
-        raise ApiError(500, f"{DIED}: {error.message}") from error
+        raise _died(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise unreadable(error) from error
+
+
+async def twice(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What the attempt gives; made once more, and no more, where its engine is lost before anything was sent.
+
+    The attempt acquires an engine: the second one waits for the engine's successor.
+    """
+    try:
+        return await attempt()
+    except EngineGoneError as error:
+        logger.info("a request is asked again, as its engine was lost: %s", error.message)
+    try:
+        return await attempt()
+    except EngineGoneError as error:
+        raise _died(error) from error
+
+
+async def to_the_end(chunks: AsyncGenerator[T, None], failure: Callable[[ApiError], T]) -> AsyncGenerator[T, None]:
+    """The chunks of a stream. An error after the first is a chunk of its own, and the last."""
+    began = False
+    try:
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                began = True
+                yield chunk
+    except (ApiError, VllamaError) as error:
+        if not began:
+            raise
+        yield failure(_as_api_error(error))
+
+
+def _as_api_error(error: ApiError | VllamaError) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    return _died(error) if isinstance(error, EngineGoneError) else ApiError(500, str(error))
+
+
+def _died(error: EngineError) -> ApiError:
+    return ApiError(500, f"{DIED}: {error.message}")
+
+
+def failed(event: bytes) -> ApiError | EngineGoneError:
+    """What an event in a stream says that is an error."""
+    return death(event) or ApiError(*failure_text(500, event))
 
 
 def unreadable(error: Exception) -> ApiError:

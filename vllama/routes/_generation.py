@@ -13,14 +13,14 @@ from starlette.responses import Response
 
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
-from vllama.errors import ApiError
+from vllama.errors import ApiError, EngineGoneError
 from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
 from vllama.models.model import Model
 from vllama.routes._edge import gateway_of, timestamp
 from vllama.routes._engine import Line
-from vllama.routes._failures import broken_off, engine_failures, refusal
+from vllama.routes._failures import broken_off, engine_failures, failed, refusal, to_the_end, twice
+from vllama.routes._loading import load, tell_loading
 from vllama.routes._prompt import Prepared, prepare, render
-from vllama.translate.failure import failure_text
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
 from vllama.translate.request import EngineRequest
 from vllama.translate.think_tags import ThinkTags
@@ -70,16 +70,20 @@ def notice(wanted: str, shape: Shape, reason: str) -> dict[str, Any]:
 
 async def answer(exchange: Exchange) -> Response:
     """The reply to a request that has something to answer. Raises ApiError for what goes wrong before it begins."""
+    return await twice(lambda: _answer(exchange))
+
+
+async def _answer(exchange: Exchange) -> Response:
     if exchange.body.debug_render_only:
         return await until_client_leaves(exchange.request, _rendered(exchange))
     if exchange.body.stream is not False:
-        return await stream(exchange.request, _streamed_lines(exchange))
+        return await stream(exchange.request, to_the_end(_told_lines(exchange), _failure_line))
     return await until_client_leaves(exchange.request, _whole(exchange))
 
 
 @contextlib.asynccontextmanager
 async def _line(exchange: Exchange) -> AsyncIterator[Line]:
-    """The engine. Raises ApiError where it is gone, or says what cannot be read."""
+    """The engine. Raises EngineGoneError where it is lost, ApiError where it says what cannot be read."""
     gateway = gateway_of(exchange.request)
     async with gateway.scheduler.acquire(exchange.model, exchange.keep_alive) as lease:
         exchange.loaded = time.monotonic_ns()
@@ -91,7 +95,7 @@ async def _line(exchange: Exchange) -> AsyncIterator[Line]:
 async def _engine_reply(exchange: Exchange) -> AsyncIterator[tuple[EngineResponse, Reply]]:
     """The engine's successful reply, and what reads it; leaving early aborts the request there.
 
-    Raises ApiError where the engine refuses, or is gone.
+    Raises ApiError where the engine refuses, EngineGoneError where it is lost.
     """
     async with _line(exchange) as line:
         asked = await prepare(line, exchange.translate(line.lease.model))
@@ -122,21 +126,30 @@ async def _whole(exchange: Exchange) -> Response:
     return JSONResponse(_final(exchange, reply, piece, first=time.monotonic_ns()))
 
 
+def _told_lines(exchange: Exchange) -> Lines:
+    """The lines of a streamed reply, behind those that tell of the model's load where the client asked for them."""
+    lines = _streamed_lines(exchange)
+    if not exchange.body.loading_status:
+        return lines
+
+    def chunk(text: str) -> bytes:
+        return exchange.shape.chunk(exchange.wanted, timestamp(), Piece(thinking=text))
+
+    loading = load(gateway_of(exchange.request).scheduler, exchange.model, exchange.keep_alive)
+    return tell_loading(loading, chunk, lines)
+
+
 async def _streamed_lines(exchange: Exchange) -> Lines:
-    """The lines of a streamed reply. An error after the first line is a line of its own, and the last."""
-    began = False
-    try:
-        async with (
-            _engine_reply(exchange) as (response, reply),
-            contextlib.aclosing(_translate_stream(exchange, response, reply)) as translated,
-        ):
-            async for lines in translated:
-                began = True
-                yield lines
-    except ApiError as error:
-        if not began:
-            raise
-        yield [_encode({"error": error.message})]
+    async with (
+        _engine_reply(exchange) as (response, reply),
+        contextlib.aclosing(_translate_stream(exchange, response, reply)) as translated,
+    ):
+        async for lines in translated:
+            yield lines
+
+
+def _failure_line(error: ApiError) -> list[bytes]:
+    return [_encode({"error": error.message})]
 
 
 async def _translate_stream(exchange: Exchange, response: EngineResponse, reply: Reply) -> Lines:
@@ -148,7 +161,7 @@ async def _translate_stream(exchange: Exchange, response: EngineResponse, reply:
             lines: list[bytes] = []
             try:
                 _translate_events(exchange, reply, events, lines)
-            except (ApiError, msgspec.DecodeError, UnicodeDecodeError):
+            except (ApiError, EngineGoneError, msgspec.DecodeError, UnicodeDecodeError):
                 if lines:  # they came before what is wrong
                     yield lines
                 raise
@@ -161,14 +174,14 @@ async def _translate_stream(exchange: Exchange, response: EngineResponse, reply:
 
 
 def _translate_events(exchange: Exchange, reply: Reply, events: list[bytes], lines: list[bytes]) -> None:
-    """Append the lines for events that came together. Raises ApiError for an event that is an error."""
+    """Append the lines for events that came together. Raises what an event says that is an error."""
     created_at, chunk = timestamp(), exchange.shape.chunk
     for event in events:
         if event == b"[DONE]":
             continue
         completion = _decode(event)
         if completion.error is not None:
-            raise ApiError(*failure_text(500, event))
+            raise failed(event)
         if piece := reply.feed(completion):
             lines.append(chunk(exchange.wanted, created_at, piece))
 

@@ -11,17 +11,15 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vllama.dialects import Dialect, dialect_of
+from vllama.dialects import dialect_of
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import event_blocks
-from vllama.errors import ApiError
-from vllama.framing import STOPPING, StreamResponse, until_client_leaves
+from vllama.framing import STOPPING, begin, until_client_leaves
 from vllama.models.model import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Body, Line
-from vllama.routes._failures import engine_failures, refusal
+from vllama.routes._failures import engine_failures, failed, refusal, to_the_end, twice
 from vllama.routes._reading import NOT_JSON, NULL
-from vllama.translate.failure import failure_text
 
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encode = msgspec.json.Encoder().encode
@@ -60,19 +58,25 @@ class Handover:
 
 async def hand_over(request: Request, handover: Handover) -> Response:
     """The engine's reply as the client's. Raises ApiError where the engine refuses or dies before it."""
-    dialect = dialect_of(request.url.path)
-    stack = contextlib.AsyncExitStack()
-    try:
+    return await twice(lambda: _hand_over(request, handover))
+
+
+async def _hand_over(request: Request, handover: Handover) -> Response:
+    async with contextlib.AsyncExitStack() as stack:
         upstream = await until_client_leaves(request, _ask_engine(request, handover, stack))
         if upstream.status == 200 and upstream.content_type == "text/event-stream":
-            relay = _relay_events(upstream, handover, dialect, stack.pop_all())
-            await anext(relay)
-            return StreamResponse(relay, "text/event-stream", last_words=dialect.error_event(503, STOPPING))
+            return await _stream(request, handover, _relay_events(upstream, handover, stack.pop_all()))
         with engine_failures():
             data = await until_client_leaves(request, upstream.read())
-        return _whole(upstream, data, handover)
-    finally:
-        await stack.aclose()
+    return _whole(upstream, data, handover)
+
+
+async def _stream(request: Request, handover: Handover, events: AsyncGenerator[bytes, None]) -> Response:
+    dialect = dialect_of(request.url.path)
+    failure = handover.failure or dialect.error_event
+    await anext(events)  # from now on they close what they hold
+    relay = to_the_end(events, lambda error: failure(error.status, error.message))
+    return await begin(request, relay, "text/event-stream", dialect.error_event(503, STOPPING))
 
 
 async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:
@@ -84,29 +88,25 @@ async def _ask_engine(request: Request, handover: Handover, stack: contextlib.As
 
 
 async def _relay_events(
-    upstream: EngineResponse, handover: Handover, dialect: Dialect, stack: contextlib.AsyncExitStack
+    upstream: EngineResponse, handover: Handover, stack: contextlib.AsyncExitStack
 ) -> AsyncGenerator[bytes, None]:
-    """The engine's events under the client's model name. An error among them is the last.
+    """The engine's events under the client's model name, up to one that is an error.
 
     The first item is empty: whoever takes it owns what the generator's end closes.
     """
     name = _encode(handover.wanted)
-    failure = handover.failure or dialect.error_event
     async with stack:
         yield b""
         batches = await stack.enter_async_context(contextlib.aclosing(event_blocks(upstream)))
-        done: list[bytes] = []
-        try:
-            with engine_failures():
-                async for blocks in batches:
+        with engine_failures():
+            async for blocks in batches:
+                done: list[bytes] = []
+                try:
                     for block in blocks:
                         done.append(_adapted_block(block, handover, name))  # noqa: PERF401 - kept if the next one fails
-                    chunk = b"".join(done)
-                    done.clear()
-                    if chunk:
+                finally:
+                    if chunk := b"".join(done):
                         yield chunk
-        except ApiError as error:
-            yield b"".join(done) + failure(error.status, error.message)
 
 
 def _adapted_block(block: bytes, handover: Handover, name: bytes) -> bytes:
@@ -124,11 +124,11 @@ def _adapted_block(block: bytes, handover: Handover, name: bytes) -> bytes:
 
 def _raise_error(data: bytes) -> None:
     try:
-        failed = _fields_decoder.decode(data).get("error", NULL) != NULL
+        is_error = _fields_decoder.decode(data).get("error", NULL) != NULL
     except NOT_JSON:
         return
-    if failed:
-        raise ApiError(*failure_text(500, data))
+    if is_error:
+        raise failed(data)
 
 
 def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Response:

@@ -13,19 +13,18 @@ from starlette.routing import Route
 from vllama.dialects import ANTHROPIC, new_request_id
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import server_sent_events
-from vllama.errors import ApiError
+from vllama.errors import ApiError, EngineGoneError
 from vllama.framing import STOPPING, JSONResponse, begin, until_client_leaves
 from vllama.models.model import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import Question, ask
 from vllama.routes._edge import find_model, gateway_of, quote
 from vllama.routes._engine import Line
-from vllama.routes._failures import broken_off, engine_failures, refusal, unreadable
+from vllama.routes._failures import broken_off, engine_failures, failed, refusal, to_the_end, twice, unreadable
 from vllama.routes._prompt import capped
 from vllama.routes._reading import read_body
 from vllama.translate.anthropic import Asked, check_request, message_request, prompt
 from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
-from vllama.translate.failure import failure_text
 from vllama.translate.request import EngineRequest, Target
 from vllama.wire.anthropic import MessagesRequest
 from vllama.wire.embed import EngineTokens
@@ -55,10 +54,14 @@ async def messages(request: Request) -> Response:
     # What is wrong with the request is said before a model is loaded for it.
     translate(model, None)
     exchange = _Exchange(request, asked.request.wanted, model, translate)
-    reply = MessageReply(asked.request.wanted, asked.request.stop_sequences or (), tools=bool(asked.tools))
-    if asked.request.stream:
-        return await _stream(exchange, reply)
-    return _reply(await until_client_leaves(request, _whole(exchange, reply)))
+
+    async def attempt() -> Response:
+        reply = MessageReply(asked.request.wanted, asked.request.stop_sequences or (), tools=bool(asked.tools))
+        if asked.request.stream:
+            return await _stream(exchange, reply)
+        return _reply(await until_client_leaves(request, _whole(exchange, reply)))
+
+    return await twice(attempt)
 
 
 async def count_tokens(request: Request) -> Response:
@@ -94,26 +97,23 @@ async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
 async def _stream(exchange: _Exchange, reply: MessageReply) -> Response:
     """A streamed message. The first events are waited for: an error before them still gets a status of its own."""
     last_words = ANTHROPIC.error_event(503, STOPPING)
-    response = await begin(exchange.request, _streamed_events(exchange, reply), "text/event-stream", last_words)
+    events = to_the_end(_streamed_events(exchange, reply), _failure_event)
+    response = await begin(exchange.request, events, "text/event-stream", last_words)
     response.headers["request-id"] = new_request_id()
     return response
 
 
 async def _streamed_events(exchange: _Exchange, reply: MessageReply) -> AsyncGenerator[bytes, None]:
-    """The events of a streamed message. An error after the first is an event of its own, and the last."""
-    began = False
-    try:
-        async with (
-            _engine_reply(exchange) as response,
-            contextlib.aclosing(_translated_events(response, reply)) as translated,
-        ):
-            async for events in translated:
-                began = True
-                yield events
-    except ApiError as error:
-        if not began:
-            raise
-        yield ANTHROPIC.error_event(error.status, error.message)
+    async with (
+        _engine_reply(exchange) as response,
+        contextlib.aclosing(_translated_events(response, reply)) as translated,
+    ):
+        async for events in translated:
+            yield events
+
+
+def _failure_event(error: ApiError) -> bytes:
+    return ANTHROPIC.error_event(error.status, error.message)
 
 
 async def _translated_events(response: EngineResponse, reply: MessageReply) -> AsyncGenerator[bytes, None]:
@@ -129,7 +129,7 @@ async def _translated_events(response: EngineResponse, reply: MessageReply) -> A
     yield encode_events(reply.close())
 
 
-def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError | None]:
+def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError | EngineGoneError | None]:
     """The events for events that came together, up to one that is an error, or no event at all."""
     translated: list[Event] = []
     for event in batch:
@@ -140,7 +140,7 @@ def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return encode_events(translated), unreadable(error)
         if completion.error is not None:
-            return encode_events(translated), ApiError(*failure_text(500, event))
+            return encode_events(translated), failed(event)
         translated += reply.feed(completion)
     return encode_events(translated), None
 
@@ -149,7 +149,7 @@ def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError
 async def _engine_reply(exchange: _Exchange) -> AsyncIterator[EngineResponse]:
     """The engine's successful reply; leaving early aborts the request there.
 
-    Raises ApiError where the engine refuses, is gone, or says what cannot be read.
+    Raises ApiError where the engine refuses, or says what cannot be read, EngineGoneError where it is lost.
     """
     gateway = gateway_of(exchange.request)
     async with gateway.scheduler.acquire(exchange.model) as lease:

@@ -103,7 +103,8 @@ def _copy(form: FormData, model: Model) -> aiohttp.FormData:
 
 
 async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    """Its content, read without blocking where it lies on disk."""
+    """Its content, from its beginning, read without blocking where it lies on disk."""
+    await file.seek(0)
     while piece := await file.read(2**16):
         yield piece
 

@@ -1,6 +1,7 @@
 """Ollama's endpoints that fetch models from the hub and bring them there."""
 
 import contextlib
+from collections.abc import AsyncGenerator
 
 import msgspec
 from starlette.requests import Request
@@ -37,7 +38,7 @@ async def push(request: Request) -> Response:
     return await progress(request, _push(gateway_of(request), body.wanted), streamed=body.stream is not False)
 
 
-async def progress(request: Request, events: Events, *, streamed: bool) -> Response:
+async def progress(request: Request, events: AsyncGenerator[msgspec.Struct, None], *, streamed: bool) -> Response:
     """Events as they come, or the last one. What goes wrong after the first is a line of the stream.
 
     The work behind the events ends when the client leaves.
@@ -47,7 +48,7 @@ async def progress(request: Request, events: Events, *, streamed: bool) -> Respo
     return JSONResponse(await until_client_leaves(request, _last(events)))
 
 
-async def _lines(events: Events) -> Lines:
+async def _lines(events: AsyncGenerator[msgspec.Struct, None]) -> Lines:
     async with contextlib.aclosing(events):
         yield [msgspec.json.encode(await anext(events))]
         try:
@@ -57,8 +58,8 @@ async def _lines(events: Events) -> Lines:
             yield [msgspec.json.encode({"error": str(error)})]
 
 
-async def _last(events: Events) -> Progress:
-    last = Progress("success")
+async def _last(events: AsyncGenerator[msgspec.Struct, None]) -> msgspec.Struct:
+    last: msgspec.Struct = Progress("success")
     async with contextlib.aclosing(events):
         async for event in events:
             last = event

@@ -68,7 +68,8 @@ class Message(Struct):
 class Inference(Named):
     """What generate and chat share. `keep_alive`, `think` and `format` are checked by their translators.
 
-    The last four are not Ollama's: what its users ask for and vLLM has, under vLLM's names.
+    The last five are not Ollama's: what its users ask for and vLLM has, under vLLM's names, and whether a stream is to
+    tell of the model's load.
     """
 
     stream: bool | None = None
@@ -84,6 +85,7 @@ class Inference(Named):
     structured_outputs: dict[str, Any] | None = None
     thinking_token_budget: int | None = None
     priority: int | None = None
+    loading_status: bool | None = None
 
 
 class GenerateRequest(Inference):

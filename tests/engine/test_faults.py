@@ -1,0 +1,138 @@
+"""Engines that are lost while they are ready: noticed, ended, and nobody is left waiting for an answer."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.conftest import FakeVllm, until
+from tests.served import alive
+from vllama.engine import health as health_module
+from vllama.engine.engine import Engine, LaunchPlan, State
+from vllama.engine.leftovers import Records
+from vllama.engine.process import session_members
+from vllama.errors import EngineGoneError
+
+Ready = Callable[..., Awaitable[Engine]]
+
+
+@pytest.fixture
+async def ready(fake_vllm: FakeVllm, tmp_path: Path) -> AsyncIterator[Ready]:
+    """await ready(**plan): an engine that has started."""
+    made: list[Engine] = []
+
+    async def ready(**plan: Any) -> Engine:
+        launch = LaunchPlan(
+            fake_vllm.command, fake_vllm.variables(**plan), f"unix:{fake_vllm.socket}", "demo", tmp_path / "log", 10.0
+        )
+        made.append(Engine(launch, records=Records(tmp_path)))
+        await asyncio.wait_for(made[-1].start(), 20)
+        await made[-1].client.fate.learn(5.0)  # it has been looked at
+        return made[-1]
+
+    yield ready
+    for engine in made:
+        await engine.stop()
+    assert list((tmp_path / "run").iterdir()) == []
+    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("engine-")])
+
+
+def processes_of(engine: Engine) -> list[int]:
+    """Its guard, and its server."""
+    assert engine.pid is not None
+    return sorted(session_members(engine.pid))
+
+
+async def change_plan(engine: Engine, **plan: Any) -> None:
+    await engine._post("/plan", plan, 5.0)
+
+
+async def ask(engine: Engine) -> bytes:
+    """A request that is never answered."""
+    async with engine.client.request("POST", "/sleep?level=1", b"") as response:
+        return await response.read()
+
+
+async def lost(engine: Engine, seconds: float = 5.0) -> float:
+    """Wait until it counts as lost; returns how long that took. Nothing of it is left then, not even who asked it."""
+    began, processes = time.monotonic(), processes_of(engine)
+    asking = asyncio.create_task(ask(engine))
+    await until(lambda: engine.state is State.FAILED, seconds)
+    took = time.monotonic() - began
+    await asyncio.wait_for(engine.ended.wait(), 5)
+    with pytest.raises(EngineGoneError):
+        await asyncio.wait_for(asking, 5)
+    assert not alive(processes)
+    return took
+
+
+@pytest.mark.parametrize("which", ["guard", "server"])
+async def test_a_stopped_process(ready: Ready, caplog: pytest.LogCaptureFixture, which: str) -> None:
+    engine = await ready(asleep="hang")
+    guard, server = processes_of(engine)
+    stopped = guard if which == "guard" else server
+    os.kill(stopped, signal.SIGSTOP)
+    await lost(engine)
+    assert f"process {stopped} (python" in engine.failure
+    assert engine.failure.endswith("was stopped (SIGSTOP)")
+    assert f"demo: the engine was given up: {engine.failure} (log: " in caplog.text
+    assert await engine.client.fate.learn(0.0) == engine.failure
+
+
+async def test_a_server_that_hangs(ready: Ready) -> None:
+    engine = await ready(asleep="hang")
+    await change_plan(engine, health="hang")
+    await lost(engine)
+    assert re.fullmatch(r"it hung: it did not answer /health for \d\.\d s and did nothing meanwhile", engine.failure)
+
+
+async def test_a_server_that_says_that_its_engine_is_dead(ready: Ready) -> None:
+    engine = await ready(asleep="hang", out="ready")
+    await change_plan(engine, health="503")
+    assert await lost(engine) < 2.0
+    assert engine.failure.startswith("its EngineCore died, its last words: ")
+
+
+async def test_a_server_that_is_killed(ready: Ready) -> None:
+    engine = await ready(asleep="hang")
+    os.kill(processes_of(engine)[1], signal.SIGKILL)
+    assert await lost(engine) < 2.0
+    assert engine.failure.startswith("it was killed by SIGKILL")
+
+
+async def test_a_busy_server_is_none_that_hangs(
+    ready: Ready, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "HUNG_S", 0.2)
+    monkeypatch.setattr(health_module, "PROBE_S", 0.1)
+    caplog.set_level(logging.WARNING, "vllama.engine")
+    engine = await ready()
+    await change_plan(engine, health="spin")
+    await until(lambda: "does not answer for now, though it is at work" in caplog.text)
+    await change_plan(engine, health="200")
+    assert await asyncio.wait_for(engine.client.fate.learn(5.0), 5) == ""
+    assert engine.state is State.READY
+    assert len(caplog.records) == 1
+
+
+async def test_a_request_that_a_living_engine_broke_off(ready: Ready) -> None:
+    engine = await ready()
+    began = time.monotonic()
+    assert await engine.client.fate.learn(2.0) == ""
+    assert time.monotonic() - began < 1.0
+
+
+async def test_a_sleeping_engine_is_left_alone(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "REST_S", 0.01)
+    engine = await ready()
+    await engine.sleep()
+    await change_plan(engine, health="503")
+    assert await engine.client.fate.learn(2.0) == ""
+    assert engine.state is State.ASLEEP
