@@ -12,7 +12,7 @@ from vllama.models.model import Model
 from vllama.scheduling.local import LocalScheduler
 
 X, Y = adapter("x", "a"), adapter("y", "a")
-CAUSE = "the engine of a ended by itself: killed: buy memory"
+CAUSE = "the engine of a was lost: killed: buy memory"
 
 
 def states(scheduler: LocalScheduler) -> dict[str, State]:

@@ -276,7 +276,7 @@ class LocalScheduler:
         """Its engine ended by itself: start another, or tell those who wait why there is none."""
         assert resident.engine is not None
         cause = resident.engine.failure
-        error = EngineError(f"the engine of {resident.engine.name} ended by itself{': ' if cause else ''}{cause}")
+        error = EngineError(f"the engine of {resident.engine.name} was lost{': ' if cause else ''}{cause}")
         self._failures.note(resident, error)
         if resident.outlasting() or self.waits_for(resident):
             delay = self._failures.delay(resident.weights)
