@@ -299,17 +299,23 @@ class Engine:
         fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        if fault is not None:
+        if fault is None:
+            status = await process.wait()
+            if by_itself:
+                self._tell_failure(process, "ended by itself", str(diagnose(process.log.tail, status)))
+        else:
+            self._tell_failure(process, "was given up", _cause(process, fault))
             await self.client.close()  # nobody is left waiting for an answer
-        status = await (process.wait() if fault is None else process.kill())
-        if by_itself:
-            self.failure = _cause(process, fault, status)
-            how = "ended by itself" if fault is None else "was given up"
-            logger.error("%s: the engine %s: %s (log: %s)", self.name, how, self.failure, process.log.path)
+            await process.kill()
         self.client.fate.seal(self.failure)
         if entry is not None:
             entry.remove()
         self.ended.set()
+
+    def _tell_failure(self, process: EngineProcess, how: str, failure: str) -> None:
+        self.failure = failure
+        self.client.fate.seal(failure)
+        logger.error("%s: the engine %s: %s (log: %s)", self.name, how, failure, process.log.path)
 
     async def stop(self) -> None:
         """End the engine's processes and connections. Safe to call more than once; goes on where it is cancelled."""
@@ -337,9 +343,7 @@ class Engine:
             ) from None
 
 
-def _cause(process: EngineProcess, fault: Fault | None, status: int | None) -> str:
-    if fault is None:
-        return str(diagnose(process.log.tail, status))
+def _cause(process: EngineProcess, fault: Fault) -> str:
     return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
 
 
