@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -80,8 +81,11 @@ async def unload(http: httpx.AsyncClient, model: str) -> None:
 
 
 async def engines(http: httpx.AsyncClient) -> dict[str, Any]:
-    """What the gateway tells of its engines and its standby."""
-    found: dict[str, Any] = (await http.get("/api/engines")).raise_for_status().json()
+    """What the gateway tells of its engines and its standby; an older one has nothing to tell."""
+    reply = await http.get("/api/engines")
+    if reply.status_code == 404:
+        return {"engines": [], "standby": {"state": "off"}}
+    found: dict[str, Any] = reply.raise_for_status().json()
     return found
 
 
@@ -91,15 +95,17 @@ async def until_parked(http: httpx.AsyncClient, seconds: float = 300.0) -> None:
 
     async def is_parked() -> bool:
         state.update((await engines(http))["standby"])
+        if state["state"] in ("off", "failed"):
+            raise LateError(f"there is no standby: {state}")
         return bool(state["state"] == "parked")
 
-    try:
-        await until(is_parked, seconds, "")
-    except LateError:
-        raise LateError(f"the standby is not parked within {seconds:.0f} s: {state}") from None
+    await until(is_parked, seconds, "the standby is parked")
 
 
 def parser(text: str) -> argparse.ArgumentParser:
+    """Of a benchmark's command line. Whoever ends the benchmark by a signal ends what it has started."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored by what a shell starts in the background
+        signal.signal(number, signal.default_int_handler)
     found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--json", type=Path, help="file to write the numbers to")
     return found

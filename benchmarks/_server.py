@@ -13,13 +13,12 @@ import httpx
 
 from benchmarks._measuring import LOAD_S, PROMPT, LateError
 from tests.served import ENGINE_HOME, environment
+from vllama.engine.engine import LaunchPlan
 from vllama.engine.install import ensure_environment
 from vllama.engine.loader import Loader
 from vllama.engine.process import kill_session
 from vllama.models.catalogue import Catalogue
-from vllama.models.inspect import Inspector
-from vllama.models.model import Model
-from vllama.models.sources import read_models
+from vllama.models.sources import Inspector, read_models
 from vllama.settings import load
 
 _POLL_S = 0.1
@@ -39,13 +38,13 @@ class Server:
         (self._model,) = read_models([source], (), Inspector())
         self._loader = Loader(settings, self._environment, Catalogue([self._model]))
 
-    @property
-    def model(self) -> Model:
-        return self._model
+    def plan(self) -> LaunchPlan:
+        """For an engine of the model that is the only one."""
+        return self._loader.engine(self._model, None)._plan
 
     async def first_word(self) -> float:
         """Seconds from the command until the first word of a streamed answer; it is ended then."""
-        plan = self._loader.engine(self._model, None)._plan
+        plan = self.plan()
         arguments = plan.command[plan.command.index("--") + 1 :]
         command = [str(self._environment.python), "-m", "vllm.entrypoints.openai.api_server", *arguments]
         began = time.monotonic()

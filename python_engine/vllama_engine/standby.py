@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,7 @@ def _become_engine(output: int, variables: dict[str, str]) -> None:
     libraries = os.environ.get("LD_PRELOAD")
     os.environ.clear()
     os.environ.update(variables)
+    tempfile.tempdir = None  # looked up while the standby was imported, and not the engine's
     if libraries is not None:  # which vLLM's worker looks for there
         os.environ["LD_PRELOAD"] = libraries
     _fork_on()

@@ -6,11 +6,13 @@ import logging
 import os
 import re
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import uvloop
 
@@ -93,6 +95,17 @@ async def test_something_is_done_while_it_starts(make: Make) -> None:
     engine = make(planned={"meanwhile": lambda stop: ends.append(stop.wait(10))})
     await asyncio.wait_for(engine.start(), 10)
     assert ends == [True]
+
+
+async def test_what_it_leaves_lying_about_goes_with_it(make: Make) -> None:
+    with tempfile.TemporaryDirectory(prefix="vllama-") as folder:
+        engine = make(planned={"scratch": Path(folder)}, out="up")
+        await asyncio.wait_for(engine.start(), 10)
+        (place,) = Path(folder).iterdir()
+        variables = psutil.Process(server_of(engine)).environ()
+        assert variables["TMPDIR"] == variables["VLLM_RPC_BASE_PATH"] == str(place)
+        await engine.stop()
+        assert not place.exists()
 
 
 async def test_an_embedding_engine_is_ready_after_an_embedding(make: Make) -> None:

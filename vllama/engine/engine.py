@@ -23,6 +23,7 @@ from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.prefetch import Work, beside
 from vllama.engine.process import EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
+from vllama.engine.scratch import Scratch
 from vllama.engine.standby import Standby, StandbyError
 from vllama.errors import EngineError
 from vllama.scheduling.plan import AdapterLimits
@@ -64,6 +65,7 @@ class LaunchPlan:
     size: bytes of GPU memory (of RAM, on a CPU) planned for it. adapters: those it has room for, None for none.
     sleep_size: bytes of RAM that it takes while it sleeps, None where it cannot. full_context: what the model could
     take in, in tokens, where vLLM is left to choose what fits. meanwhile: what a thread does while the engine starts.
+    scratch: where it gets a folder for its temporary files, None for that of all.
     """
 
     command: Sequence[str]
@@ -77,6 +79,7 @@ class LaunchPlan:
     sleep_size: int | None = None
     full_context: int | None = None
     meanwhile: Work = lambda _stop: None
+    scratch: Path | None = None
 
 
 class Engine:
@@ -167,15 +170,20 @@ class Engine:
     async def _launch(self, standby: Standby | None) -> EngineProcess:
         log = EngineLog(self._plan.log, self.progress.read)
         log.note(f"{self.name} is started {datetime.now().astimezone().isoformat(timespec='seconds')}")
+        scratch = Scratch(self._plan.scratch)
+        variables = {**self._plan.variables, **scratch.variables}
         try:
-            process = await EngineProcess.launch(self._plan.command, self._plan.variables, log, standby)
+            with contextlib.ExitStack() as failed:
+                failed.callback(scratch.remove)
+                process = await EngineProcess.launch(self._plan.command, variables, log, standby)
+                failed.pop_all()
         except OSError as error:
             raise EngineError(
                 f"the engine's interpreter {self._plan.command[0]} cannot be run ({error.strerror})",
                 "run `vllama engine install --reinstall`",
             ) from error
         self._process, self._launched_at = process, time.monotonic()
-        self._watcher = asyncio.create_task(self._watch(process), name=f"engine-watch-{process.pid}")
+        self._watcher = asyncio.create_task(self._watch(process, scratch), name=f"engine-watch-{process.pid}")
         return process
 
     async def _until_healthy(self, process: EngineProcess) -> None:
@@ -292,25 +300,27 @@ class Engine:
             async with asyncio.timeout(seconds), self.client.request("POST", path, data) as response:
                 return response.status, _error_text(await response.read())
 
-    async def _watch(self, process: EngineProcess) -> None:
+    async def _watch(self, process: EngineProcess, scratch: Scratch) -> None:
         entry = await asyncio.to_thread(self._records.add, process.pid, self.name) if self._records else None
         found = entry.see if entry is not None else lambda _: None
         health = HealthWatch(self.name, process.pid, self.client, lambda: self.state is State.READY, found)
         fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        if fault is None:
-            status = await process.wait()
-            if by_itself:
-                self._tell_failure(process, "ended by itself", str(diagnose(process.log.tail, status)))
-        else:
-            self._tell_failure(process, "was given up", _cause(process, fault))
-            await self.client.close()  # nobody is left waiting for an answer
-            await process.kill()
+        status = await (process.wait() if fault is None else self._give_up(process, fault))
+        scratch.remove()
+        if by_itself and fault is None:
+            self._tell_failure(process, "ended by itself", str(diagnose(process.log.tail, status)))
         self.client.fate.seal(self.failure)
         if entry is not None:
             entry.remove()
         self.ended.set()
+
+    async def _give_up(self, process: EngineProcess, fault: Fault) -> int | None:
+        # Told before it is killed: those who wait for an answer need not wait for that, too.
+        self._tell_failure(process, "was given up", _cause(process, fault))
+        await self.client.close()
+        return await process.kill()
 
     def _tell_failure(self, process: EngineProcess, how: str, failure: str) -> None:
         self.failure = failure
