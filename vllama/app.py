@@ -18,6 +18,7 @@ from vllama.dialects import dialect_of
 from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft, HangUp
 from vllama.gateway import Gateway
+from vllama.progress_log import tell_loads
 from vllama.routes import (
     anthropic,
     audio,
@@ -72,6 +73,7 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         if gateway.standby is not None:
             gateway.standby.start()
+        telling = asyncio.create_task(tell_loads(gateway.scheduler, gateway.show_loads), name="loads")
         preloading = asyncio.create_task(_preload(gateway), name="preload")
         try:
             yield
@@ -81,6 +83,8 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
             await gateway.scheduler.close()
             if gateway.standby is not None:
                 await gateway.standby.close()
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
 
     app = Starlette(
         routes=[_slashes(), *(route for module in _ENDPOINTS for route in module.routes)],

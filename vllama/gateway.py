@@ -16,6 +16,7 @@ from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.names import TAG, ModelName, is_valid, name_from_source, parse
 from vllama.models.store import Store
+from vllama.progress_log import LoadLog, ShowLoads
 from vllama.scheduling.scheduler import Scheduler
 from vllama.wire.openai import ModelCard, ModelList
 
@@ -31,8 +32,8 @@ class Gateway:
     standby: who forks the engines, started and closed by the application. store: where made and pulled models are kept,
     None where the models are somebody else's. preload: what to load at once, in this order. on_gpu: whether loaded
     models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked. trusts_templates:
-    whether clients may send chat templates of their own. stats: of the engines. stopping: nothing that only watches
-    goes on.
+    whether clients may send chat templates of their own. stats: of the engines. show_loads: tells people who see the
+    server's log how far the loading of models is. stopping: nothing that only watches goes on.
     """
 
     catalogue: Catalogue
@@ -45,6 +46,7 @@ class Gateway:
     max_body: int = 256 * 2**20
     trusts_templates: bool = False
     stats: Stats = field(default_factory=Stats)
+    show_loads: ShowLoads = field(default_factory=LoadLog)
     stopping: bool = False
     _looked: float = -math.inf
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -30,6 +30,7 @@ from vllama.models.model import Model
 from vllama.models.names import is_valid, parse
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
 from vllama.models.store import Store
+from vllama.progress_log import ShowLoads
 from vllama.protocol import Protocol
 from vllama.scheduling.attached import AttachedScheduler
 from vllama.scheduling.local import LocalScheduler
@@ -47,8 +48,8 @@ Install = Callable[[Settings], Environment]
 """Gives the engine's environment, built first where it is missing."""
 
 
-def run(settings: Settings, install: Install) -> None:
-    """Serve until SIGTERM or SIGINT.
+def run(settings: Settings, install: Install, show_loads: ShowLoads | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. show_loads: told of models that load, which else is logged.
 
     What can be wrong is found out before anything starts: raises ConfigError or InstallError.
     """
@@ -62,6 +63,7 @@ def run(settings: Settings, install: Install) -> None:
             app = attached_app(settings, loopback=loopback)
         else:
             app = _local_app(settings, install, stack, loopback)
+        app.state.gateway.show_loads = show_loads or app.state.gateway.show_loads
         config = uvicorn.Config(
             app,
             loop="uvloop",

@@ -74,8 +74,8 @@ def run_greedy(run, alone, models):
 
 @dataclass
 class Scripted:
-    """answers: by method and path, a status with a body, or a list of objects to stream; after a HANG among them
-    nothing more comes, until the client leaves. asked: each call with its body. left: set when a client left so.
+    """answers: by method and path, a status with a body, or a list of objects or bytes to stream; after a HANG among
+    them nothing more comes, until the client leaves. asked: each call with its body. left: set when a client left so.
     """
 
     url: str = ""
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
                 assert self.connection.recv(1) == b""
                 self.scripted.left.set()
                 return
-            self.wfile.write(json.dumps(chunk).encode() + b"\n")
+            self.wfile.write(chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode() + b"\n")
 
     do_GET = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815 - http.server's names
 

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-COMMANDS = ("serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "merge", "engine")
+COMMANDS = (
+    "serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "warm", "logs", "doctor",
+    "merge", "engine",
+)  # fmt: skip
 
 
 def test_help_names_the_commands(run):

@@ -44,12 +44,14 @@ PRINTED = {
     "run pirate": by_name("pirate-hello").answer,
     "show pirate": "You are a pirate.",
     "rm pirate": "deleted 'pirate'",
+    "doctor": "no problems",
+    "logs demo": "(APIServer pid=",
 }
 
 
 def test_no_command_is_left_out() -> None:
     assert sorted([INSTALL, TESTS, *SERVE, *CLI, *CURL, *PIP]) == sorted(COMMANDS)
-    assert (len(SERVE), len(CLI), len(CURL), len(PIP), len(PYTHON)) == (5, 9, 5, 1, 1)
+    assert (len(SERVE), len(CLI), len(CURL), len(PIP), len(PYTHON)) == (5, 11, 5, 1, 1)
 
 
 def test_the_second_line_is_what_ci_runs() -> None:

@@ -28,7 +28,7 @@ from tests.engine.conftest import FakeVllm
 async def main(socket, path, home, child):
     fake = FakeVllm(Path(socket), path)
     plan = LaunchPlan(fake.command, fake.variables(child=child), f"unix:{socket}", "demo", Path(home, "log"), 20.0)
-    engine = Engine(plan, Records(Path(home)))
+    engine = Engine(plan, records=Records(Path(home)))
     await engine.start()
     print(engine.pid, flush=True)
     await asyncio.Event().wait()

@@ -222,7 +222,7 @@ async def engine_of(fake_vllm: FakeVllm, tmp_path: Path, monkeypatch: pytest.Mon
         plan_ = LaunchPlan(
             fake_vllm.command, fake_vllm.variables(**plan), f"unix:{fake_vllm.socket}", "demo", tmp_path / "log", 60.0
         )
-        made.append(Engine(plan_, standby))
+        made.append(Engine(plan_, standby=standby))
         return made[-1]
 
     yield engine_of

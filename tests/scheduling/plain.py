@@ -42,7 +42,7 @@ class Engine:
         self.client: Any = model.source
         self.name, self.context_length, self.log_path = model.source, 4096, Path("log")
         self.size = engines.demands.get(model.source, engines.demand_of_all).minimum if share is None else share
-        self.share, self.model = share, model
+        self.share, self.model, self.taken = share, model, self.size
         self.state = State.STARTING
         self.adapters = engines.limits
         self.progress, self.failure, self.fast, self.pid = Progress(), "", False, 100 + len(engines.made)
@@ -70,11 +70,11 @@ class Engine:
 
     async def sleep(self) -> None:
         await self._engines.step(f"sleep {self.name}")
-        self.state = State.ASLEEP
+        self.state, self.taken = State.ASLEEP, 0
 
     async def wake(self) -> None:
         await self._engines.step(f"wake {self.name}")
-        self.state = State.READY
+        self.state, self.taken = State.READY, self.size
 
     async def load_adapter(self, name: str, path: Path) -> None:
         assert (self.state, path.name) == (State.READY, name), "asked while it cannot answer"
@@ -157,7 +157,7 @@ class Engines:
         await asyncio.sleep(0)
         await self._hold("free")
         late = self.late.pop(0) if self.late and len(self.alive) < len(self.made) else 0
-        return self.memory - late - sum(engine.size for engine in self.alive if engine.state is not State.ASLEEP)
+        return self.memory - late - sum(engine.taken for engine in self.alive)
 
     def engine(self, model: Model, share: int | None) -> Engine:
         engine = Engine(model, share, self)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vllama.cli import create, engine, listing, merge, models, run, serve, show, transfer
+from vllama.cli import create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
 from vllama.errors import VllamaError
 
 app = typer.Typer(
@@ -32,6 +32,9 @@ app.command("create")(create.create)
 app.command("cp")(models.cp)
 app.command("rm")(models.rm)
 app.command("stop")(models.stop)
+app.command("warm")(warm.warm)
+app.command("logs")(logs.logs)
+app.command("doctor")(doctor.doctor)
 app.command("merge")(merge.merge)
 app.add_typer(engine.app)
 

@@ -43,6 +43,22 @@ def waiting() -> Iterator[ExitStack]:
         yield stack
 
 
+def load_first(server: "Server", body: dict[str, Any]) -> None:
+    """On a terminal, load the model and show how far that is; a server that cannot, as Ollama's, does it later."""
+    from vllama.cli._client import Refused
+    from vllama.cli._loading import show_load
+
+    if not sys.stderr.isatty():
+        return
+    try:
+        with show_load(brief=True) as show, server.stream("/api/warmup", body) as chunks:
+            for chunk in chunks:
+                show(chunk)
+    except Refused as refused:
+        if refused.status != 404:
+            raise
+
+
 def ask(server: "Server", path: str, body: dict[str, Any], style: Style, answer: Answer) -> None:
     """Print the answer to a request while it comes, and keep it in `answer`."""
     with _Printer(style) as printer, waiting() as spinner, server.stream(path, body) as chunks:

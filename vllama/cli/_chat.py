@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from vllama.cli._answer import Answer, ask, print_timings, waiting
+from vllama.cli._answer import Answer, ask, load_first, print_timings, waiting
 from vllama.cli._client import Server
 from vllama.cli._images import take_images
 from vllama.cli._prompt import Prompt
@@ -36,6 +36,7 @@ def chat(server: Server, session: Session, open_session: OpenSession, history: P
 
 def _begin(server: Server, session: Session) -> Session:
     """Load the model, so that the first answer does not wait for it, and show what was said before."""
+    load_first(server, session.load_request())
     with waiting():
         server.post("/api/generate", session.load_request(), patient=True)
     for message in session.shown.get("messages") or ():

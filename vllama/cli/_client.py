@@ -17,6 +17,8 @@ from vllama.settings import Settings
 _QUICK = httpx.Timeout(120.0, connect=10.0)
 _PATIENT = httpx.Timeout(None, connect=10.0)
 """For what takes as long as a model takes to load or to download: who waits can press Ctrl-C."""
+_LISTENING = httpx.Timeout(45.0, connect=10.0)
+"""For events, between which the server sends heartbeats: three of them may be missed."""
 
 
 class Refused(VllamaError):  # noqa: N818 - what it is, as HTTP's exceptions are named
@@ -81,6 +83,15 @@ class Server:
                 raise _refusal(response)
             yield _objects(response)
 
+    @contextmanager
+    def events(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:
+        """Server-Sent Events: the name of each, and its data. They end when the server does."""
+        with self._explained(), self._http.stream("GET", path, timeout=_LISTENING) as response:
+            if response.is_error:
+                response.read()
+                raise _refusal(response)
+            yield _events(response)
+
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         with self._explained():
             response = self._http.request(method, path, **more)
@@ -119,6 +130,19 @@ def _objects(response: httpx.Response) -> Iterator[Any]:
         if isinstance(chunk, dict) and "error" in chunk:
             raise Refused(response.status_code, str(chunk["error"]))
         yield chunk
+
+
+def _events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
+    name, data = "", list[str]()
+    for line in response.iter_lines():
+        field, _, value = line.partition(":")
+        if field == "event":
+            name = value.strip()
+        elif field == "data":
+            data.append(value)
+        elif not line and data:
+            yield name, _decoded("\n".join(data))
+            name, data = "", []
 
 
 def _decoded(text: str) -> Any:

@@ -1,5 +1,7 @@
 """`vllama list` and `vllama ps`."""
 
+import contextlib
+import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -8,6 +10,7 @@ import typer
 from vllama.cli._options import Form, FormOption, print_json
 from vllama.cli._table import table
 from vllama.cli._words import human_size, human_time
+from vllama.errors import VllamaError
 
 _Prefix = Annotated[str, typer.Argument(help="Only names that begin so.", show_default=False)]
 
@@ -17,9 +20,38 @@ def list_(prefix: _Prefix = "", form: FormOption = Form.TEXT) -> None:
     _print("/api/tags", prefix, form, ("NAME", "ID", "SIZE", "MODIFIED"), _model)
 
 
-def ps(prefix: _Prefix = "", form: FormOption = Form.TEXT) -> None:
+def ps(
+    prefix: _Prefix = "",
+    form: FormOption = Form.TEXT,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show the engines while they load and answer; json: each event.")
+    ] = False,
+) -> None:
     """List running models."""
+    if watch:
+        _watch(prefix, form)
+        return
     _print("/api/ps", prefix, form, ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), _process)
+    if form is Form.TEXT:
+        _print_failures(prefix)
+
+
+def _watch(prefix: str, form: Form) -> None:
+    from vllama.cli._client import connect
+    from vllama.cli._watch import print_events, watch
+
+    with connect() as server:
+        (print_events if form is Form.JSON else watch)(server, prefix)
+
+
+def _print_failures(prefix: str) -> None:
+    """Of models that did not load, which a server of Ollama's does not tell."""
+    from vllama.cli._client import connect
+
+    with connect() as server, contextlib.suppress(VllamaError):
+        for engine in server.get("/api/engines")["engines"]:
+            if engine["state"] == "failed" and engine["name"].lower().startswith(prefix.lower()):
+                print(f"{engine['name']}: failed: {engine['error']}", file=sys.stderr)
 
 
 def _print(path: str, prefix: str, form: Form, head: tuple[str, ...], row: Any) -> None:

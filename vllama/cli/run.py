@@ -123,13 +123,14 @@ def _embed(server: "Server", session: "Session", text: str, **more: Any) -> None
 
 
 def _generate(server: "Server", session: "Session", prompt: str) -> None:
-    from vllama.cli._answer import Answer, ask, print_timings
+    from vllama.cli._answer import Answer, ask, load_first, print_timings
     from vllama.cli._images import take_images
 
     images: list[str] = []
     if session.can("vision"):
         prompt, images = take_images(prompt)
     answer = Answer()
+    load_first(server, session.load_request())
     ask(server, "/api/generate", session.generate_request(prompt, images), session.style, answer)
     if prompt or images:
         print("\n" if sys.stdout.isatty() else "")

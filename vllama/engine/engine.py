@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import enum
 import logging
-import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -309,7 +307,9 @@ class Engine:
         fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        status = await (process.wait() if fault is None else self._kill(process))
+        if fault is not None:
+            await self.client.close()  # nobody is left waiting for an answer
+        status = await (process.wait() if fault is None else process.kill())
         scratch.remove()
         if by_itself:
             self.failure = _cause(process, fault, status)
@@ -319,17 +319,6 @@ class Engine:
         if entry is not None:
             entry.remove()
         self.ended.set()
-
-    async def _kill(self, process: EngineProcess) -> int | None:
-        """End what would not end by itself. Nobody is left waiting for an answer."""
-        await self.client.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(process.pid, signal.SIGCONT)  # its guard may be what was stopped
-        try:
-            await process.stop(0.0)
-        except TimeoutError:
-            return None  # `stop` will say so
-        return process.returncode
 
     async def stop(self) -> None:
         """End the engine's processes and connections. Safe to call more than once; goes on where it is cancelled."""

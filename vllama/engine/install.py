@@ -20,7 +20,7 @@ import filelock
 from vllama.engine._build import FLAGS, Report, build, find_damage, python_of
 from vllama.engine._find_links import configured_find_links
 from vllama.engine._flags import Distribution, are_flags, probe, read_flags, release_of
-from vllama.engine._host import Profile, check_host, check_space, detect_profile
+from vllama.engine._host import Profile, check_host, check_space, detect_profile, read_nvidia
 from vllama.engine._uv import InstallStep, UvError, clean_environ
 from vllama.engine._uv_errors import explain
 from vllama.errors import InstallError
@@ -30,12 +30,14 @@ __all__ = [
     "InstallStep",
     "Profile",
     "Report",
+    "check_machine",
     "configured_find_links",
     "detect_profile",
     "ensure_environment",
     "find_environment",
     "launcher_path",
     "pinned_version",
+    "read_nvidia",
 ]
 
 _LOCK_SECONDS = 3600.0
@@ -114,7 +116,7 @@ def ensure_environment(
         profile = profile or detect_profile()
         if not reinstall and (found := find_environment(home, profile)):
             return found
-        check_host(profile, _project()["requires-python"])
+        check_machine(profile)
         with _locked(home, report):
             # Whoever held the lock before may have built it.
             if reinstall or find_environment(home, profile) is None:
@@ -122,6 +124,11 @@ def ensure_environment(
         environment = find_environment(home, profile)
     assert environment is not None
     return environment
+
+
+def check_machine(profile: Profile) -> None:
+    """Raise `InstallError` where vLLM cannot run on this machine."""
+    check_host(profile, _project()["requires-python"])
 
 
 def _root(home: Path, profile: Profile) -> Path:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from vllama.engine.engine import Engine, LaunchPlan
 from vllama.engine.footprint import Footprint, footprint
 from vllama.engine.install import Environment, Profile
 from vllama.engine.leftovers import Records
+from vllama.engine.log_path import STANDBY, log_path
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
 from vllama.engine.prefetch import prefetch_weights
@@ -157,7 +157,7 @@ class Loader:
             meanwhile=partial(self._meanwhile, model.weights, checkpoint.path),
             url=address.url,
             name=name,
-            log=self._settings.home / "logs" / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.log",
+            log=log_path(self._settings.home, name),
             stall_timeout=self._settings.load_timeout,
             size=size or needs.minimum,
             adapters=limits,
@@ -244,7 +244,7 @@ def make_standby(settings: Settings, environment: Environment) -> Standby:
     return Standby(
         [*_launcher(environment), "standby", *_spare(environment)],
         engine_environment(environment, os.environ),
-        settings.home / "logs" / "standby.log",
+        log_path(settings.home, STANDBY),
     )
 
 

@@ -96,6 +96,14 @@ class EngineProcess:
             async with asyncio.timeout(_KILL_S):
                 await self.wait()
 
+    async def kill(self) -> int | None:
+        """End it at once, though its guard may be stopped or hang. None where even that does not end it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+        with contextlib.suppress(TimeoutError):
+            await self.stop(0.0)
+        return self.returncode
+
     async def _ends_within(self, seconds: float) -> bool:
         return bool((await asyncio.wait({self._end}, timeout=seconds))[0])
 

@@ -125,6 +125,10 @@ class Store:
             if (stored := self._load(path)) is not None:
                 yield stored
 
+    def broken(self) -> list[Path]:
+        """The manifests that cannot be read."""
+        return [path for path in self._paths() if self._load(path) is None]
+
     def _paths(self) -> list[Path]:
         # Unlike pathlib's, this glob does not mind that a folder goes with its model meanwhile.
         found = glob.glob("*/*/*/*.json", root_dir=self._manifests)  # noqa: PTH207

@@ -136,6 +136,8 @@ class Mover:
 
     def _next_to_return(self) -> Resident | None:
         """What is to be there though nobody waits for it."""
+        if self._draining:
+            return None
         for resident in self._residents.values():
             if resident.returns and resident.can_be_loaded and not resident.looks_again:
                 return resident
@@ -144,19 +146,20 @@ class Mover:
     async def _bring_back(self, resident: Resident) -> None:
         """Load what nobody waits for, if that takes nothing from anybody."""
         others = [other for other in self._residents.values() if other is not resident]
+        step, reason = None, "others have its room"
         try:
             demand, free = await self._measure(resident)
         except Exception as error:
-            self._put_off(resident, str(error))
-            return
+            reason = str(error)
+        else:
+            demand = resident.modest(demand)
+            step = next_step(demand, free, others, self._max_loaded) if free >= demand.wanted else None
         if self._is_pressed() or not resident.returns:
             return
-        demand = resident.modest(demand)
-        step = next_step(demand, free, others, self._max_loaded)
-        if isinstance(step, Start) and free >= demand.wanted:
+        if isinstance(step, Start):
             await self._bring_up(resident, step.share)
         else:
-            self._put_off(resident, "others have its room")
+            self._put_off(resident, reason)
 
     def _put_off(self, resident: Resident, reason: str) -> None:
         name = resident.model.name.short

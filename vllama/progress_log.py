@@ -1,0 +1,45 @@
+"""How far the loading of models is, told while it goes on."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from vllama.engine.progress import Phase
+from vllama.scheduling.report import Report
+from vllama.scheduling.scheduler import Scheduler
+
+logger = logging.getLogger("vllama")
+
+ShowLoads = Callable[[Sequence[Report]], None]
+
+
+async def tell_loads(scheduler: Scheduler, show: ShowLoads) -> None:
+    """Show what the scheduler reports, again after each change, until cancelled."""
+    count = scheduler.changes.count
+    while True:
+        show(scheduler.reports())
+        count = await scheduler.changes.after(count)
+
+
+@dataclass
+class LoadLog:
+    """Logs a line for each phase that an engine enters. A download's own lines tell more than that it began."""
+
+    _told: dict[str, tuple[Phase, int]] = field(default_factory=dict)
+
+    def __call__(self, reports: Sequence[Report]) -> None:
+        loading = {report.weights: report for report in reports if report.phase is not None}
+        for weights in self._told.keys() - loading.keys():
+            del self._told[weights]
+        for weights, report in loading.items():
+            assert report.phase is not None
+            phase, steps = self._told.get(weights, (Phase.DOWNLOADING, 0))
+            if report.phase is not phase:
+                logger.info("%s: %s%s", report.names[0], report.phase, _took(report, steps))
+                self._told[weights] = (report.phase, len(report.steps))
+
+
+def _took(report: Report, told: int) -> str:
+    """Of the phases that are over since it was told last."""
+    took = [f"{step.phase} took {step.seconds:.1f} s" for step in report.steps[told:]]
+    return f" ({', '.join(took)})" if took else ""
