@@ -20,7 +20,8 @@ PROMPT = [{"role": "user", "content": WARM_UP_PROMPT}]
 ENDLESS = {"messages": list(by_name("song").messages), "think": False, "options": {"temperature": 0}}
 LOAD_S = 600.0
 """Deadline of whatever may start an engine."""
-_POLL_S = 0.02
+_POLL_S = 0.1
+"""A gateway looks at the memory of all its processes when it is asked for its engines."""
 
 
 class LateError(Exception):

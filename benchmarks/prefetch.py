@@ -10,8 +10,8 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -31,6 +31,7 @@ from vllama.engine.prefetch import weight_files
 _SIZE = {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "num_key_value_heads": 8}
 _HEAD = 128
 _GIB = 2**30
+_LOADING = re.compile(r"Loading weights took ([\d.]+) seconds")
 
 
 def write_model(folder: Path, size: int) -> None:
@@ -92,27 +93,29 @@ def drop(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-async def start(server: Server, folder: Path, *, ahead: bool) -> float:
+async def start(server: Server, folder: Path, *, ahead: bool) -> tuple[float, float]:
+    """Seconds until it was ready, and those of them in which it read weights."""
     drop(folder)
     plan = server.plan()
     engine = Engine(plan if ahead else replace(plan, meanwhile=lambda _stop: None))
     began = time.monotonic()
     try:
         await engine.start()
-        return time.monotonic() - began
+        took = time.monotonic() - began
+        return took, float(_LOADING.findall(await asyncio.to_thread(plan.log.read_text))[-1])
     finally:
         await engine.stop()
 
 
-async def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, list[float]]:
+async def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     server = Server(f"random={folder}")
-    found: dict[str, list[float]] = {"read ahead": [], "not read ahead": []}
+    found: dict[str, list[tuple[float, float]]] = {"read ahead": [], "not read ahead": []}
     try:
         await start(server, folder, ahead=True)  # what everything else reads is in the page cache then
         for turn in range(arguments.rounds):
             for way, values in found.items():
                 values.append(await start(server, folder, ahead=way == "read ahead"))
-                print(f"round {turn + 1}, {way}: {values[-1]:.1f} s", file=sys.stderr, flush=True)
+                print(f"round {turn + 1}, {way}: {values[-1]}", file=sys.stderr, flush=True)
     finally:
         server.close()
     return found
@@ -128,9 +131,8 @@ def main() -> int:
         model = Path(folder) / "random"
         write_model(model, int(arguments.gib * _GIB))
         found = asyncio.run(measure(model, arguments))
-    print(table(["Weights", "ready after"], [[way, seconds(values)] for way, values in found.items()]))
-    saved = statistics.median(found["not read ahead"]) - statistics.median(found["read ahead"])
-    print(f"reading ahead saves {saved:.1f} s of the start")
+    rows = [[way, *map(seconds, zip(*values, strict=True))] for way, values in found.items()]
+    print(table(["Weights", "ready after", "of it reading weights"], rows))
     write(arguments.json, found)
     return 0
 

@@ -35,3 +35,12 @@ def test_without_one_it_uses_that_of_all(folder: Path, beside: str | None) -> No
     assert scratch.variables == {}
     scratch.remove()
     assert list(folder.iterdir()) == [long]
+
+
+def test_the_socket_goes_with_it(folder: Path) -> None:
+    (folder / "1.sock").write_text("")
+    scratch = Scratch(folder, f"unix:{folder}/1.sock")
+    scratch.remove()
+    scratch.remove()
+    assert list(folder.iterdir()) == []
+    Scratch(None, "http://127.0.0.1:8000").remove()

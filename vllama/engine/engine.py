@@ -170,7 +170,7 @@ class Engine:
     async def _launch(self, standby: Standby | None) -> EngineProcess:
         log = EngineLog(self._plan.log, self.progress.read)
         log.note(f"{self.name} is started {datetime.now().astimezone().isoformat(timespec='seconds')}")
-        scratch = Scratch(self._plan.scratch)
+        scratch = Scratch(self._plan.scratch, self._plan.url)
         variables = {**self._plan.variables, **scratch.variables}
         try:
             with contextlib.ExitStack() as failed:

@@ -14,9 +14,13 @@ _SOCKET_NAME = 37
 
 
 class Scratch:
-    """For the life of one engine. beside: a folder of the gateway's own, where one crash leaves nothing for good."""
+    """For the life of one engine. beside: a folder of the gateway's own, where one crash leaves nothing for good.
 
-    def __init__(self, beside: Path | None) -> None:
+    url: where the engine listens; its socket goes with the rest.
+    """
+
+    def __init__(self, beside: Path | None, url: str = "") -> None:
+        self._socket = Path(url.removeprefix("unix:")) if url.startswith("unix:") else None
         self._path: Path | None = None
         if beside is not None and len(os.fsencode(beside / "e-12345678")) + _SOCKET_NAME <= _MAX_SOCKET_PATH:
             with contextlib.suppress(OSError):
@@ -31,3 +35,6 @@ class Scratch:
         """When nothing of the engine is left. Again is harmless."""
         if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.unlink()
