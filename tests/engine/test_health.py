@@ -51,7 +51,7 @@ STOPPED = "it hung: process 12 (EngineCor) was stopped (SIGSTOP)"
         ([GOOD, GOOD, GOOD], ""),
         ([GOOD, SILENT, SILENT, SILENT], HUNG),
         ([GOOD, SILENT, SILENT, GOOD, SILENT, SILENT], ""),
-        ([GOOD, DEAD], "its EngineCore died"),
+        ([GOOD, DEAD], health_module._DIED),
         ([GOOD, REFUSED, GOOD, REFUSED], ""),
         ([GOOD, REFUSED, REFUSED], "its server stopped listening"),
     ],

@@ -25,6 +25,7 @@ PATIENCE_S = 60.0
 """For an engine that does not answer but works, and for one that answers but does not work on what it was asked."""
 _LATE_S = 0.25
 """A probe that took so much longer than it may says nothing of the engine: the gateway, or the machine, stood still."""
+_DIED = "its EngineCore died without a word: it may have been killed for want of memory, see `dmesg`"
 _KIN_S = 3.0
 _BUSY_TICKS = 4
 """Of 10 ms, in half a second: less an engine's processes use all together without doing anything."""
@@ -84,7 +85,7 @@ class Judge:
             self._before = self._unanswered_since = self._quiet_since = self._idle_since = None
             return None
         if look.health is Health.DEAD:
-            return Fault("its EngineCore died", hung=False)
+            return Fault(_DIED, hung=False)
         if before is not None:
             if again := look.stopped & before.stopped:
                 return Fault(f"it hung: {_named(look, again)} was stopped (SIGSTOP)")
