@@ -49,8 +49,9 @@ class Look:
     answered: int = 0
 
     @property
-    def is_late(self) -> bool:
-        return self.ended - self.began > PROBE_S + _LATE_S
+    def says_nothing(self) -> bool:
+        """Whether the gateway was late itself, or could not ask."""
+        return self.health is Health.UNKNOWN or self.ended - self.began > PROBE_S + _LATE_S
 
     @property
     def stopped(self) -> frozenset[int]:
@@ -81,7 +82,7 @@ class Judge:
     def see(self, look: Look) -> Fault | None:
         """What is wrong with it, if anything."""
         before, self._before = self._before, look
-        if look.is_late:
+        if look.says_nothing:
             self._before = self._unanswered_since = self._quiet_since = self._idle_since = None
             return None
         if look.health is Health.DEAD:
