@@ -1,10 +1,11 @@
 """The connection to an engine: Server-Sent Events in any pieces, and every failure as an EngineError."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from aiohttp import web
@@ -190,6 +191,16 @@ async def test_health(engine: FakeEngine, client: EngineClient, behaviour: Any, 
     assert await client.health(0.05 if isinstance(behaviour, Silence) else 5.0) is health
     await client.close()
     assert await client.health(5.0) is Health.SILENT
+
+
+async def test_too_many_open_files_say_nothing_of_the_engine(
+    client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(client, "_open", refuse)
+    assert await client.health(5.0) is Health.UNKNOWN
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:/nowhere/engine.sock"])

@@ -97,14 +97,14 @@ async def test_a_server_that_says_that_its_engine_is_dead(ready: Ready) -> None:
     engine = await ready(asleep="hang", out="ready")
     await change_plan(engine, health="503")
     assert await lost(engine) < 2.0
-    assert engine.failure.startswith("its EngineCore died, its last words: ")
+    assert engine.failure.startswith("its EngineCore died without a word: ")
 
 
 async def test_a_server_that_is_killed(ready: Ready) -> None:
     engine = await ready(asleep="hang")
     os.kill(processes_of(engine)[1], signal.SIGKILL)
     assert await lost(engine) < 2.0
-    assert engine.failure.startswith("it was killed by SIGKILL")
+    assert "killed (SIGKILL)" in engine.failure
 
 
 async def test_a_busy_server_is_none_that_hangs(

@@ -51,7 +51,7 @@ STOPPED = "it hung: process 12 (EngineCor) was stopped (SIGSTOP)"
         ([GOOD, GOOD, GOOD], ""),
         ([GOOD, SILENT, SILENT, SILENT], HUNG),
         ([GOOD, SILENT, SILENT, GOOD, SILENT, SILENT], ""),
-        ([GOOD, DEAD], "its EngineCore died"),
+        ([GOOD, DEAD], health_module._DIED),
         ([GOOD, REFUSED, GOOD, REFUSED], ""),
         ([GOOD, REFUSED, REFUSED], "its server stopped listening"),
     ],
@@ -151,5 +151,6 @@ def test_processes_that_are_no_engines_do_not_count_as_idle() -> None:
 
 def test_a_look_says_when_it_was_late() -> None:
     look = Look(1.0, 1.5, SILENT)
-    assert not look.is_late
-    assert replace(look, ended=2.0).is_late
+    assert not look.says_nothing
+    assert replace(look, ended=2.0).says_nothing
+    assert replace(look, health=Health.UNKNOWN).says_nothing, "the gateway has too many files open"

@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -22,12 +23,13 @@ Response = aiohttp.ClientResponse
 
 
 class Health(enum.Enum):
-    """What `/health` answers. DEAD: that the engine behind it is; REFUSED: nobody listens any more."""
+    """What `/health` answers. DEAD: that the engine is; REFUSED: nobody listens any more; UNKNOWN: we could not ask."""
 
     GOOD = enum.auto()
     DEAD = enum.auto()
     REFUSED = enum.auto()
     SILENT = enum.auto()
+    UNKNOWN = enum.auto()
 
 
 class EngineClient:
@@ -126,12 +128,9 @@ class EngineClient:
         try:
             async with self._open().get(self._base + "/health", timeout=limit) as response:
                 return _HEALTH.get(response.status, Health.SILENT)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return Health.REFUSED
-        except aiohttp.ClientConnectorError as error:
-            refused = isinstance(error.os_error, (ConnectionRefusedError, FileNotFoundError))
-            return Health.REFUSED if refused else Health.SILENT
-        except (aiohttp.ClientError, TimeoutError, OSError, EngineError):
+        except OSError as error:  # aiohttp's errors of connections are such, too
+            return _HEALTH_OF_ERRORS.get(error.errno or 0, Health.SILENT)
+        except (aiohttp.ClientError, EngineError):
             return Health.SILENT
 
     async def close(self) -> None:
@@ -145,6 +144,10 @@ class EngineClient:
 
 
 _HEALTH = {200: Health.GOOD, 503: Health.DEAD}
+_HEALTH_OF_ERRORS = {
+    **dict.fromkeys((errno.ECONNREFUSED, errno.ENOENT), Health.REFUSED),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS), Health.UNKNOWN),
+}
 
 
 @contextlib.contextmanager

@@ -354,7 +354,9 @@ class Engine:
 
 
 def _cause(process: EngineProcess, fault: Fault) -> str:
-    return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
+    """What its log says of it. Of a hang it says nothing, and its last words are of no use where it knows no cause."""
+    told = str(diagnose(process.log.tail, None))
+    return fault.text if fault.hung or told.startswith("it was stopped") else told
 
 
 def _error_text(body: bytes) -> str:

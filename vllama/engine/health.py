@@ -25,6 +25,7 @@ PATIENCE_S = 60.0
 """For an engine that does not answer but works, and for one that answers but does not work on what it was asked."""
 _LATE_S = 0.25
 """A probe that took so much longer than it may says nothing of the engine: the gateway, or the machine, stood still."""
+_DIED = "its EngineCore died without a word: it may have been killed for want of memory, see `dmesg`"
 _KIN_S = 3.0
 _BUSY_TICKS = 4
 """Of 10 ms, in half a second: less an engine's processes use all together without doing anything."""
@@ -48,8 +49,9 @@ class Look:
     answered: int = 0
 
     @property
-    def is_late(self) -> bool:
-        return self.ended - self.began > PROBE_S + _LATE_S
+    def says_nothing(self) -> bool:
+        """Whether the gateway was late itself, or could not ask."""
+        return self.health is Health.UNKNOWN or self.ended - self.began > PROBE_S + _LATE_S
 
     @property
     def stopped(self) -> frozenset[int]:
@@ -80,11 +82,11 @@ class Judge:
     def see(self, look: Look) -> Fault | None:
         """What is wrong with it, if anything."""
         before, self._before = self._before, look
-        if look.is_late:
+        if look.says_nothing:
             self._before = self._unanswered_since = self._quiet_since = self._idle_since = None
             return None
         if look.health is Health.DEAD:
-            return Fault("its EngineCore died", hung=False)
+            return Fault(_DIED, hung=False)
         if before is not None:
             if again := look.stopped & before.stopped:
                 return Fault(f"it hung: {_named(look, again)} was stopped (SIGSTOP)")
