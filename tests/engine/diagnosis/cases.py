@@ -247,6 +247,7 @@ CASES = {
         "the engine may not start as many processes and threads as it needs",
         "no log at hand: the text of Python's threading",
     ),
+    "no_cxx_compiler": Case("no-compiler", "compiling the model takes a C and C++ compiler, and none is found"),
     "no_c_compiler": Case(
         "no-compiler", "compiling the model takes a C and C++ compiler, and none is found", ISSUE + "15329"
     ),
