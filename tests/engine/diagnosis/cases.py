@@ -186,7 +186,7 @@ CASES = {
         SOURCE + "vllm/v1/worker/cpu_worker.py",
     ),
     "no_memory": Case("no-memory", "the machine's memory ran out", "no log at hand: the text of PyTorch's allocator"),
-    "disk_full": Case("disk-full", "the disk is full", "no log at hand: the text of Python's OSError"),
+    "disk_full": Case("disk-full", "the disk is full"),
     "shared_memory_size": Case(
         "shared-memory-size",
         "the engine's processes need 160 MiB of shared memory to talk to each other, and /dev/shm has 0 MiB free",
@@ -247,6 +247,7 @@ CASES = {
         "the engine may not start as many processes and threads as it needs",
         "no log at hand: the text of Python's threading",
     ),
+    "no_cxx_compiler": Case("no-compiler", "compiling the model takes a C and C++ compiler, and none is found"),
     "no_c_compiler": Case(
         "no-compiler", "compiling the model takes a C and C++ compiler, and none is found", ISSUE + "15329"
     ),
