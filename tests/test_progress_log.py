@@ -27,7 +27,8 @@ def told(caplog):
 
 def test_a_line_for_each_phase(told):
     log, importing, reading = LoadLog(), (Phase.IMPORTING, 3.21), (Phase.READING, 0.5)
-    log([report(Phase.DOWNLOADING)])  # which has lines of its own
+    log([report(Phase.DOWNLOADING)])
+    log([report(Phase.WAITING)])
     log([report(Phase.IMPORTING)])
     log([report(Phase.IMPORTING)])
     log([report(Phase.READING, importing), report(Phase.IMPORTING, weights="v", name="other:latest")])

@@ -10,6 +10,9 @@ from vllama.scheduling.scheduler import Scheduler
 
 logger = logging.getLogger("vllama")
 
+_TOLD_BY_OTHERS = (Phase.DOWNLOADING, Phase.WAITING)
+"""How much was downloaded has lines of its own, and so has what makes room."""
+
 ShowLoads = Callable[[Sequence[Report]], None]
 
 
@@ -23,18 +26,17 @@ async def tell_loads(scheduler: Scheduler, show: ShowLoads) -> None:
 
 @dataclass
 class LoadLog:
-    """Logs a line for each phase that an engine enters. A download's own lines tell more than that it began."""
+    """Logs a line for each phase that an engine enters."""
 
-    _told: dict[str, tuple[Phase, int]] = field(default_factory=dict)
+    _told: dict[str, tuple[Phase | None, int]] = field(default_factory=dict)
 
     def __call__(self, reports: Sequence[Report]) -> None:
         loading = {report.weights: report for report in reports if report.phase is not None}
         for weights in self._told.keys() - loading.keys():
             del self._told[weights]
         for weights, report in loading.items():
-            assert report.phase is not None
-            phase, steps = self._told.get(weights, (Phase.DOWNLOADING, 0))
-            if report.phase is not phase:
+            phase, steps = self._told.get(weights, (None, 0))
+            if report.phase is not phase and report.phase not in _TOLD_BY_OTHERS:
                 logger.info("%s: %s%s", report.names[0], report.phase, _took(report, steps))
                 self._told[weights] = (report.phase, len(report.steps))
 

@@ -34,7 +34,7 @@ def test_who_waits_long_is_told_why(monkeypatch):
         (timer,) = made
         assert "loading" not in terminal.getvalue()
         timer.ring(*timer.words)
-    assert "loading a model takes a minute or so" in terminal.getvalue()  # drawn by the time it ends
+    assert "the model is loading, or busy" in terminal.getvalue()  # drawn by the time it ends
     assert timer.cancelled
 
 

@@ -135,15 +135,15 @@ def test_on_a_terminal_it_waits_for_the_server(server):
 )
 def test_ps_tells_of_failures(run, server, arguments, said):
     server.answers["GET /api/ps"] = (200, {"models": []})
-    server.answers["GET /api/engines"] = (
-        200,
-        {"engines": [engine(), engine("big:latest", state="failed", error=FAILED)]},
-    )
+    engines = [engine(), engine("big:latest", state="failed", error=FAILED)]
+    server.answers["GET /api/engines"] = (200, {"engines": engines})
+    server.answers["GET /health"] = (200, {"status": "ok", "failed": ["big:latest"]})
     done = run("ps", *arguments, url=server.url)
     assert (done.code, done.err) == (0, said)
 
 
 def test_ps_before_ollama(run, server):
     server.answers["GET /api/ps"] = (200, {"models": []})
-    server.answers["GET /api/engines"] = (404, "404 page not found")
+    server.answers["GET /health"] = (404, "404 page not found")
     assert run("ps", url=server.url).err == ""
+    assert server.calls == ["GET /api/ps", "GET /health"]

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from tests.fake_engine import FakeEngine, Silence, Stream, events, hang_up, refusal, whole
+from tests.fake_engine import FakeEngine, Silence, Stream, asked_twice, events, hang_up, refusal, whole
 from vllama.engine import client as client_module
-from vllama.engine.client import EngineClient, server_sent_events
-from vllama.errors import EngineError
+from vllama.engine.client import EngineClient, Health, death, server_sent_events
+from vllama.errors import EngineError, EngineGoneError
 from vllama.wire.openai import ModelList
 
 
@@ -101,6 +102,114 @@ async def test_a_cut_stream_is_an_error_after_what_came(engine: FakeEngine, clie
     with pytest.raises(EngineError, match="broke off"):
         await follow()
     assert seen == [b"1", b"2"]
+
+
+async def test_what_had_arrived_before_the_cut_is_given_too(engine: FakeEngine, client: EngineClient) -> None:
+    first, rest = asyncio.Event(), asyncio.Event()
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(events("1")[0])
+        await first.wait()
+        for event in events("2", "3"):
+            await response.write(event)
+        await rest.wait()
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    engine.script(cut)
+    seen: list[bytes] = []
+
+    async def follow() -> None:
+        async with client.request("POST", "/v1/completions", b"{}") as response:
+            async for batch in server_sent_events(response):
+                seen.extend(batch)
+                first.set()
+                while response.content.total_bytes < len(b"".join(events("1", "2", "3"))):
+                    await asyncio.sleep(0)
+                rest.set()
+                while response.content.exception() is None:
+                    await asyncio.sleep(0)
+
+    with pytest.raises(EngineGoneError, match="broke off"):
+        await asyncio.wait_for(follow(), 5)
+    assert seen == [b"1", b"2", b"3"]
+
+
+async def test_what_was_not_read_when_the_engine_is_given_up_is_not_lost(
+    engine: FakeEngine, client: EngineClient
+) -> None:
+    engine.script(Stream(*events("1", "2"), end="hang"))
+    seen: list[bytes] = []
+
+    async def follow() -> None:
+        async with client.request("POST", "/v1/completions", b"{}") as response:
+            while response.content.total_bytes < len(b"".join(events("1", "2"))):
+                await asyncio.sleep(0)
+            await client.close()
+            async for batch in server_sent_events(response):
+                seen.extend(batch)
+
+    with pytest.raises(EngineGoneError):
+        await asyncio.wait_for(follow(), 5)
+    assert seen == [b"1", b"2"]
+
+
+async def test_requests_without_a_byte_of_their_reply_wait(engine: FakeEngine, client: EngineClient) -> None:
+    silence, begun, streaming = Silence(), Stream(end="hang"), Stream(*events("1"), end="hang")
+    engine.script(silence, begun, streaming)
+    asking = asyncio.create_task(ask(client))
+    await asyncio.wait_for(silence.reached.wait(), 5)
+    assert (client.waiting, client.answered) == (1, 0)
+    async with client.request("POST", "/v1/completions", b"{}"):
+        assert (client.waiting, client.answered) == (2, 1)
+        async with client.request("POST", "/v1/completions", b"{}") as response:
+            assert await anext(aiter(response.content.iter_any())) == b"data: 1\n\n"
+            assert (client.waiting, client.answered) == (2, 2)
+    assert client.waiting == 1
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert client.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "health"),
+    [
+        (whole(b""), Health.GOOD),
+        (whole(b"", 503), Health.DEAD),
+        (whole(b"", 500), Health.SILENT),
+        (hang_up, Health.SILENT),
+        (Silence(), Health.SILENT),
+    ],
+)
+async def test_health(engine: FakeEngine, client: EngineClient, behaviour: Any, health: Health) -> None:
+    engine.script(*asked_twice(behaviour))
+    assert await client.health(0.05 if isinstance(behaviour, Silence) else 5.0) is health
+    await client.close()
+    assert await client.health(5.0) is Health.SILENT
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:/nowhere/engine.sock"])
+async def test_nobody_listens_any_more(url: str) -> None:
+    client = EngineClient(url)
+    assert await client.health(5.0) is Health.REFUSED
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_dead"),
+    [
+        (b'{"error":{"message":"EngineCore encountered an issue. See stack trace (above) for the root cause."}}', True),
+        (b'{"error":{"message":"EngineDeadError"}}', True),
+        (b'{"error":{"message":"EngineCore died."}}', False),
+        (b"", False),
+    ],
+)
+def test_an_engine_that_says_that_it_is_dead(reply: bytes, is_dead: bool) -> None:
+    assert (death(reply) is not None) is is_dead
 
 
 async def test_an_engine_that_hangs_up(engine: FakeEngine, client: EngineClient) -> None:

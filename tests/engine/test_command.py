@@ -248,6 +248,7 @@ def test_environment():
         "CUDA_VISIBLE_DEVICES": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
+        "PYTHONFAULTHANDLER": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "300",
         "VLLM_MAX_STOP_STRINGS": "1024",

@@ -133,7 +133,7 @@ def test_an_engine_that_does_nothing_for_those_who_wait() -> None:
     assert engine.now - 100.0 < PATIENCE_S + 2
 
 
-@pytest.mark.parametrize("what", [{"waiting": 0}, {"ticks": 1}], ids=["nobody waits", "it works a little"])
+@pytest.mark.parametrize("what", [{"waiting": 0}, {"ticks": 2}], ids=["nobody waits", "it works a little"])
 def test_an_engine_that_has_nothing_to_do(what: dict[str, object]) -> None:
     assert idle(Engine(), 3 * PATIENCE_S, **what) is None
 

@@ -30,16 +30,6 @@ async def test_an_engine_that_died_unused_is_cleaned_up_at_once(scheduler: Local
     await until(lambda: engines.events == ["start a", "stop a"])
 
 
-async def test_a_lease_tells_of_its_engines_end(scheduler: LocalScheduler, engines: Engines) -> None:
-    async with scheduler.acquire(A) as lease:
-        assert (await lease.gone(0), lease.failure) == (False, "")
-        gone = asyncio.create_task(lease.gone(5))
-        await settle()
-        engines.last.die("killed: buy memory")
-        assert (await gone, lease.failure) == (True, "killed: buy memory")
-        assert await lease.gone(0)
-
-
 async def test_a_swap_does_not_wait_for_users_of_a_dead_engine(single: LocalScheduler, engines: Engines) -> None:
     user = User(single, A)
     await user.entered()

@@ -159,7 +159,7 @@ async def test_chaos(make: Make, engines: Engines, clock: Clock, seed: int) -> N
     _, hanging = await asyncio.wait(tasks, timeout=10)
     assert not hanging
     outcomes = [task.exception() for task in tasks if not task.cancelled()]
-    ends = [EngineError(f"the engine of {name} ended by itself: killed: buy memory") for name in "abc"]
+    ends = [EngineError(f"the engine of {name} was lost: killed: buy memory") for name in "abc"]
     assert {repr(outcome) for outcome in outcomes} <= {repr(None), repr(EngineError("odd")), *map(repr, ends)}
     assert len([outcome for outcome in outcomes if outcome is None]) > 200
     for model in MODELS:

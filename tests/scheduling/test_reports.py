@@ -101,7 +101,7 @@ async def test_one_that_died(scheduler: LocalScheduler, engines: Engines, clock:
     assert (report.state, report.phase, report.detail) == (
         State.STARTING, Phase.WAITING, "starts again soon, as it failed",
     )  # fmt: skip
-    assert report.error == "the engine of a ended by itself: killed: buy memory"
+    assert report.error == "the engine of a was lost: killed: buy memory"
     await clock.skip(5)
 
 
@@ -165,7 +165,7 @@ async def test_every_change_is_noted(scheduler: LocalScheduler, engines: Engines
     await settle()
     watching.cancel()
     await asyncio.wait({watching})
-    ended = "the engine of a ended by itself: killed"
+    ended = "the engine of a was lost: killed"
     assert seen == [
         (State.STARTING, Phase.DOWNLOADING, 0, 1, ""),
         (State.STARTING, Phase.WAITING, 0, 1, ""),

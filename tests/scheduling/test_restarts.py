@@ -1,21 +1,18 @@
 """Engines that die by themselves, and are started again."""
 
 import asyncio
-import logging
 
 import pytest
 
 from tests.scheduling.conftest import Clock, Make
-from tests.scheduling.plain import A, B, C, Engines, User, adapter, closing, names, once, settle, until
+from tests.scheduling.plain import A, B, Engines, User, adapter, closing, names, once, settle, until
 from vllama.engine.engine import State
 from vllama.errors import EngineError
 from vllama.models.model import Model
-from vllama.scheduling import memory
 from vllama.scheduling.local import LocalScheduler
-from vllama.scheduling.plan import Demand
 
 X, Y = adapter("x", "a"), adapter("y", "a")
-CAUSE = "the engine of a ended by itself: killed: buy memory"
+CAUSE = "the engine of a was lost: killed: buy memory"
 
 
 def states(scheduler: LocalScheduler) -> dict[str, State]:
@@ -179,107 +176,6 @@ async def test_those_who_wait_are_told_in_the_end(scheduler: LocalScheduler, eng
         await one.leave()
 
 
-async def test_a_backoff_holds_nobody_else_up(scheduler: LocalScheduler, engines: Engines, clock: Clock) -> None:
-    for model in (A, B):
-        await once(scheduler, model)
-    for name in "ab":
-        await die(engines, name)
-    for name in "ab":
-        await die(engines, name)
-    waiting = User(scheduler, A)
-    await settle()
-    assert states(scheduler) == {"a": State.STARTING, "b": State.STARTING}
-    await once(scheduler, C)
-    assert waiting.lease is None
-    await clock.skip(5)
-    assert await waiting.entered() == "a"
-    await until(lambda: states(scheduler)["b"] is State.READY)
-    await waiting.leave()
-
-
-async def test_one_that_died_waits_for_the_start_of_another(scheduler: LocalScheduler, engines: Engines) -> None:
-    await once(scheduler, A)
-    engines.held = {"start b"}
-    user = User(scheduler, B)
-    await until(lambda: "start b" in engines.events)
-    await die(engines)
-    assert (engines.events[2:], states(scheduler)["a"]) == ([], State.STARTING)
-    engines.release()
-    await user.entered()
-    await until(lambda: states(scheduler)["a"] is State.READY)
-    await user.leave()
-
-
-async def test_a_restart_for_nobody_gives_way_and_is_tried_again(scheduler: LocalScheduler, engines: Engines) -> None:
-    await once(scheduler, A)
-    engines.held = {"start a"}
-    await die(engines)
-    assert engines.events[2:] == ["start a"]
-    engines.held = set()
-    await once(scheduler, B)
-    assert engines.events[3:5] == ["stop a", "start b"]
-    await until(lambda: states(scheduler) == {"a": State.READY, "b": State.READY})
-
-
-async def test_a_restart_takes_nothing_from_anybody(make: Make, engines: Engines, clock: Clock) -> None:
-    scheduler = make(max_loaded=1)
-    await once(scheduler, A)
-    await die(engines)
-    await die(engines)
-    await once(scheduler, B)
-    await clock.skip(5)
-    assert (engines.events[-1], states(scheduler)) == ("start b", {"b": State.READY})
-    await once(scheduler, A)
-
-
-async def test_a_pinned_one_comes_back_when_others_leave_it_room(make: Make, engines: Engines, clock: Clock) -> None:
-    scheduler = make(max_loaded=1, pinned=frozenset({A.name.key}))
-    await once(scheduler, A)
-    await die(engines)
-    await die(engines)
-    await once(scheduler, B)
-    await clock.skip(5)
-    assert states(scheduler) == {"b": State.READY}
-    scheduler.unload(B)
-    await until(lambda: states(scheduler) == {"a": State.READY})
-
-
-async def test_it_comes_back_with_what_it_had(scheduler: LocalScheduler, engines: Engines) -> None:
-    engines.demand_of_all, engines.memory = Demand(4, 20, 20), 30
-    await once(scheduler, B)
-    user = User(scheduler, B)
-    await user.entered()
-    await once(scheduler, A)
-    assert engines.last.share == 10
-    await die(engines)
-    assert (engines.events[-1], engines.last.share) == ("start a", 10)
-    await user.leave()
-
-
-async def test_one_that_died_asleep_and_has_room_comes_back(make: Make, engines: Engines) -> None:
-    scheduler = make(max_loaded=1)
-    engines.can_sleep = True
-    await once(scheduler, A)
-    await once(scheduler, B, 0.0)
-    await until(lambda: "stop b" in engines.events)
-    await die(engines)
-    assert states(scheduler) == {"a": State.READY}
-
-
-async def test_one_that_died_asleep_and_whose_room_others_have(make: Make, engines: Engines) -> None:
-    scheduler = make(max_loaded=1)
-    engines.can_sleep = True
-    await once(scheduler, A)
-    await once(scheduler, B)
-    await die(engines)
-    assert engines.events[3:] == ["stop a"]
-    assert {report.names[0]: report.state for report in scheduler.reports()} == {
-        "b:latest": State.READY, "a:latest": State.FAILED,
-    }  # fmt: skip
-    await once(scheduler, A)
-    assert engines.events[4:] == ["sleep b", "start a"]
-
-
 async def test_a_restart_that_fails_is_tried_again(scheduler: LocalScheduler, engines: Engines, clock: Clock) -> None:
     await once(scheduler, A)
     engines.failures["start a"] = [EngineError("no memory")] * 2
@@ -383,97 +279,3 @@ async def test_waiters_of_a_dead_engine_cancelled_at_every_await_point(
     assert await other.entered() == "a"
     await other.leave()
     assert starts(engines) == 2
-
-
-class TestStartsThatFail:
-    async def test_a_crowd_that_asks_again_starts_nothing(
-        self, scheduler: LocalScheduler, engines: Engines, clock: Clock, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        engines.failures["start a"] = [EngineError("no memory", "buy some")] * 3
-        for tries, seconds in enumerate((1, 2, 4), start=1):
-            for _ in range(3):
-                error = await User(scheduler, A).failure()
-                assert (type(error), str(error)) == (EngineError, "no memory: buy some")
-                await clock.skip(seconds / 3 - 0.1)
-            assert starts(engines) == tries
-            await clock.skip(0.3)
-        errors = [record for record in caplog.records if record.levelno == logging.ERROR]
-        assert len(errors) == 3, "once for each try"
-        await once(scheduler, A)
-
-    async def test_other_names_of_the_weights_are_told_too(self, scheduler: LocalScheduler, engines: Engines) -> None:
-        engines.failures["start a"] = [EngineError("no memory")]
-        assert str(await User(scheduler, A).failure()) == str(await User(scheduler, X).failure()) == "no memory"
-        await once(scheduler, B)
-
-    async def test_what_lacks_only_room_is_tried_at_once(self, make: Make, engines: Engines) -> None:
-        scheduler = make(max_loaded=1, pinned=frozenset({A.name.key}))
-        user = User(scheduler, A)
-        await user.entered()
-        with pytest.raises(EngineError, match="a:latest is pinned"):
-            await once(scheduler, B)
-        engines.failures["demand b"] = [EngineError("the GPU has 24 GB"), EngineError("the GPU has 23 GB")]
-        for size in ("24", "23"):
-            with pytest.raises(EngineError, match=size):
-                await once(scheduler, B)
-        assert scheduler.reports()[1].error == "the GPU has 23 GB"
-        await user.leave()
-
-    async def test_the_queue_is_not_filled(self, make: Make, engines: Engines) -> None:
-        scheduler = make(max_queue=1)
-        engines.failures["start a"] = [EngineError("no memory")]
-        await User(scheduler, A).failure()
-        assert {str(await user.failure()) for user in [User(scheduler, A) for _ in range(3)]} == {"no memory"}
-
-    async def test_a_client_that_leaves_the_next_try(
-        self, scheduler: LocalScheduler, engines: Engines, clock: Clock
-    ) -> None:
-        """The failure is shown until an engine is ready."""
-        engines.failures["start a"] = [EngineError("no memory")]
-        await User(scheduler, A).failure()
-        await clock.skip(1)
-        engines.held = {"start a"}
-        user = User(scheduler, A, 0.0)
-        await until(lambda: starts(engines) == 2)
-        assert [(report.state, report.error) for report in scheduler.reports()] == [(State.STARTING, "no memory")]
-        await user.cancel()
-        await until(lambda: not engines.alive)
-        await settle()
-        assert [(report.state, report.error) for report in scheduler.reports()] == [(State.FAILED, "no memory")]
-
-
-class TestMemory:
-    """Of an engine that died, which a driver gives back before its end is noticed, or a moment after it."""
-
-    async def test_it_is_waited_for(
-        self, scheduler: LocalScheduler, engines: Engines, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(memory, "_RETURN_POLL_S", 0)
-        engines.demand_of_all, engines.memory = Demand.exactly(10), 20
-        await once(scheduler, A, 0.01)
-        engines.demands["b"] = Demand(5, 20, 20)
-        engines.late = [10, 10]
-        engines.last.die()
-        await once(scheduler, B)
-        assert (engines.late, engines.last.share) == ([], 20)
-
-    async def test_it_is_not_waited_for_where_it_is_back(self, scheduler: LocalScheduler, engines: Engines) -> None:
-        engines.demand_of_all, engines.memory = Demand.exactly(10), 20
-        await once(scheduler, A, 0.01)
-        engines.alive.clear()
-        engines.last.die()
-        engines.demands["b"] = Demand(5, 25, 25)
-        await asyncio.wait_for(once(scheduler, B), 1)
-        assert engines.last.share == 20
-
-    async def test_what_slept_had_none(self, scheduler: LocalScheduler, engines: Engines) -> None:
-        engines.can_sleep, engines.demand_of_all, engines.memory = True, Demand(5, 20, 20), 30
-        await once(scheduler, A)
-        user = User(scheduler, B)
-        await user.entered()
-        assert engines.events == ["start a", "sleep a", "start b"]
-        engines.demands["c"] = Demand(5, 50, 50)
-        engines.made[0].die()
-        await asyncio.wait_for(once(scheduler, C), 1)
-        assert engines.last.share == 10
-        await user.leave()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _BOLD_GREY, _GREY, _RESET = "\x1b[90m\x1b[1m", "\x1b[90m", "\x1b[0m"
 _LONG_S = 4.0
-_LONG = "waiting: loading a model takes a minute or so"
+_LONG = "waiting: the model is loading, or busy"
 
 
 @dataclass

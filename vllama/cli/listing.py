@@ -49,7 +49,8 @@ def _print_failures(prefix: str) -> None:
     from vllama.cli._client import connect
 
     with connect() as server, contextlib.suppress(VllamaError):
-        for engine in server.get("/api/engines")["engines"]:
+        failed = server.get("/health").get("failed")
+        for engine in server.get("/api/engines")["engines"] if failed else ():
             if engine["state"] == "failed" and engine["name"].lower().startswith(prefix.lower()):
                 print(f"{engine['name']}: failed: {engine['error']}", file=sys.stderr)
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from vllama.doctor import configuration, engine, gpu, machine, models, port
+from vllama.doctor import configuration, engine, gpu, leftovers, machine, models, port
 from vllama.doctor.finding import Check, Finding, problem
 from vllama.errors import VllamaError
 from vllama.settings import Settings
@@ -24,6 +24,7 @@ def examine(server_url: Callable[[Settings], str], *, deep: bool = False) -> Ite
             Check("GPU", lambda: gpu.check(settings)),
             Check("engine", lambda: engine.check(settings, deep=deep), engine.seconds(deep=deep)),
             Check("models", lambda: models.check(settings), 30.0),
+            Check("leftovers", lambda: leftovers.check(settings)),
             Check("server", lambda: port.check(settings, server_url(settings))),
         ]
     )

@@ -193,9 +193,11 @@ async def _pieces(response: Response) -> AsyncGenerator[bytes, None]:
     try:
         async for data in response.content.iter_any():
             yield data
-    except (aiohttp.ClientError, OSError):
+    except (aiohttp.ClientError, OSError) as error:
         response.content.set_exception(None)  # type: ignore[arg-type]
-        if rest := response.content.read_nowait():
+        rest = response.content.read_nowait()
+        response.content.set_exception(error)
+        if rest:
             yield rest
         raise
 

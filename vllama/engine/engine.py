@@ -307,18 +307,25 @@ class Engine:
         fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        if fault is not None:
-            await self.client.close()  # nobody is left waiting for an answer
-        status = await (process.wait() if fault is None else process.kill())
+        status = await (process.wait() if fault is None else self._give_up(process, fault))
         scratch.remove()
-        if by_itself:
-            self.failure = _cause(process, fault, status)
-            how = "ended by itself" if fault is None else "was given up"
-            logger.error("%s: the engine %s: %s (log: %s)", self.name, how, self.failure, process.log.path)
+        if by_itself and fault is None:
+            self._tell_failure(process, "ended by itself", str(diagnose(process.log.tail, status)))
         self.client.fate.seal(self.failure)
         if entry is not None:
             entry.remove()
         self.ended.set()
+
+    async def _give_up(self, process: EngineProcess, fault: Fault) -> int | None:
+        # Told before it is killed: those who wait for an answer need not wait for that, too.
+        self._tell_failure(process, "was given up", _cause(process, fault))
+        await self.client.close()
+        return await process.kill()
+
+    def _tell_failure(self, process: EngineProcess, how: str, failure: str) -> None:
+        self.failure = failure
+        self.client.fate.seal(failure)
+        logger.error("%s: the engine %s: %s (log: %s)", self.name, how, failure, process.log.path)
 
     async def stop(self) -> None:
         """End the engine's processes and connections. Safe to call more than once; goes on where it is cancelled."""
@@ -346,9 +353,7 @@ class Engine:
             ) from None
 
 
-def _cause(process: EngineProcess, fault: Fault | None, status: int | None) -> str:
-    if fault is None:
-        return str(diagnose(process.log.tail, status))
+def _cause(process: EngineProcess, fault: Fault) -> str:
     return fault.text if fault.hung else str(diagnose(process.log.tail, None)).replace("it was stopped", fault.text, 1)
 
 

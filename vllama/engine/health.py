@@ -26,9 +26,10 @@ PATIENCE_S = 60.0
 _LATE_S = 0.25
 """A probe that took so much longer than it may says nothing of the engine: the gateway, or the machine, stood still."""
 _KIN_S = 3.0
-_BUSY_TICKS = 2
-_IDLE_TICKS = 5
-"""Of 10 ms: what an engine's processes use in half a second, or in a minute, without doing anything."""
+_BUSY_TICKS = 4
+"""Of 10 ms, in half a second: less an engine's processes use all together without doing anything."""
+_IDLE_TICKS_PER_S = 3
+"""The same for each of EngineCore and the workers, which look for work in between."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,10 @@ class Judge:
 
     def _idleness(self, look: Look) -> Fault | None:
         """Of EngineCore and the workers, while something was asked of them: they go by vLLM's own names for them."""
-        then, core = self._idle_since, _core_ticks(look)
-        if core is None or not look.waiting:
+        then, core = self._idle_since, _core(look)
+        if not core or not look.waiting:
             self._idle_since = None
-        elif then is None or then.answered != look.answered or core - (_core_ticks(then) or 0) > _IDLE_TICKS:
+        elif then is None or then.answered != look.answered or _has_worked(then, look):
             self._idle_since = look
         elif (idle := look.ended - then.ended) >= PATIENCE_S:
             return Fault(f"it hung: its processes did nothing for {idle:.0f} s while {look.waiting} requests waited")
@@ -129,13 +130,16 @@ def _is_busy(look: Look, before: Look | None) -> bool:
     return used >= _BUSY_TICKS or any(process.state in "RD" for process in look.processes)
 
 
-def _core_ticks(look: Look) -> int | None:
-    core = [
-        process.ticks
-        for process in look.processes
-        if process.name.startswith("VLLM::") and not process.name.startswith("VLLM::API")
-    ]
-    return sum(core) if core else None
+def _core(look: Look) -> dict[int, int]:
+    """The ticks of EngineCore and the workers."""
+    named = (process for process in look.processes if process.name.startswith("VLLM::"))
+    return {process.pid: process.ticks for process in named if not process.name.startswith("VLLM::API")}
+
+
+def _has_worked(then: Look, now: Look) -> bool:
+    before, after = _core(then), _core(now)
+    idle = 1 + _IDLE_TICKS_PER_S * (now.ended - then.ended)
+    return before.keys() != after.keys() or any(after[pid] - before[pid] > idle for pid in after)
 
 
 def _named(look: Look, pids: frozenset[int]) -> str:

@@ -76,8 +76,10 @@ class LocalScheduler:
         self.changes.note()
 
     def _tenants_named(self, model: Model) -> list[Tenant]:
-        tenants = (tenant for resident in self._residents.values() for tenant in resident.tenants.values())
-        return [tenant for tenant in tenants if tenant.asked.name.key == model.name.key]
+        return [tenant for tenant in self._tenants() if tenant.asked.name.key == model.name.key]
+
+    def _tenants(self) -> list[Tenant]:
+        return [tenant for resident in self._residents.values() for tenant in resident.tenants.values()]
 
     def loaded(self) -> list[Loaded]:
         return [
@@ -104,7 +106,7 @@ class LocalScheduler:
 
     def drain(self) -> None:
         self._draining = True
-        self._waiters.refuse(_closing(), lambda _: True)
+        self._waiters.refuse(_closing())
         self._mover.drain()
 
     async def close(self) -> None:
@@ -274,12 +276,12 @@ class LocalScheduler:
         """Its engine ended by itself: start another, or tell those who wait why there is none."""
         assert resident.engine is not None
         cause = resident.engine.failure
-        error = EngineError(f"the engine of {resident.engine.name} ended by itself{': ' if cause else ''}{cause}")
+        error = EngineError(f"the engine of {resident.engine.name} was lost{': ' if cause else ''}{cause}")
         self._failures.note(resident, error)
         if resident.outlasting() or self.waits_for(resident):
             delay = self._failures.delay(resident.weights)
             if delay is None:
-                self._waiters.refuse(error, lambda model: model.weights == resident.weights)
+                self._waiters.refuse(error, resident.weights)
             self._call_again(resident, delay)
         self.noted()
 
@@ -311,9 +313,7 @@ class LocalScheduler:
 
     def call_warm(self) -> None:
         """Call for the names to be kept warm that are nowhere, but for those that failed."""
-        present = {
-            tenant.asked.name.key for resident in self._residents.values() for tenant in resident.tenants.values()
-        }
+        present = {tenant.asked.name.key for tenant in self._tenants()}
         for key in self._warm.keys() - present:
             model = self._warm[key]
             resident = self._residents.get(model.weights)
@@ -334,12 +334,9 @@ class LocalScheduler:
 
     def _refuse_for(self, resident: Resident, error: BaseException, adapter: str | None = None) -> VllamaError:
         """Gives what those who wait are told."""
-        error = told(resident.model, error)
-        self._waiters.refuse(
-            error,
-            lambda model: model.weights == resident.weights and adapter in (None, model.engine_name),
-        )
-        return error
+        refusal = told(resident.model, error)
+        self._waiters.refuse(refusal, resident.weights, adapter)
+        return refusal
 
 
 def _is_cancelled() -> bool:

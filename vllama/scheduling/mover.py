@@ -241,7 +241,7 @@ class Mover:
         if wakes:
             logger.info("%s: waking its engine", name)
         else:
-            logger.info("%s: starting its engine, which takes a minute or so (log: %s)", name, engine.log_path)
+            logger.info("%s: starting its engine (log: %s)", name, engine.log_path)
         self._queue.noted()
         loading = asyncio.create_task(engine.wake() if wakes else engine.start(), name=f"load-{name}")
         if not await self._finish(loading, lambda: self._is_worth_loading(resident)):

@@ -15,9 +15,9 @@ class Report:
     weights: what tells it from others (`Model.weights`). names: short names of the models that it serves, or is to.
     phase, fraction, detail, steps: as `Progress` has them. seconds: since it entered its state. size: bytes of memory
     planned for it. requests: those it answers now. waiting: those that wait for it. restarts: how often it was started
-    again after it had died, in the last ten minutes. error: cause and advice of its last failure, "" where there was
-    none. fast: whether it was forked from the standby. log: its log file. pid: of the first of its processes. client:
-    to ask the engine itself, where it is ready.
+    again by itself in the last ten minutes. error: cause and advice of the last failure, "" where there was none since
+    one was ready. fast: whether it was forked from the standby. log: its log file. pid: of the first of its processes.
+    client: to ask the engine itself, where it is ready.
     """
 
     weights: str

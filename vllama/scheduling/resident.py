@@ -210,7 +210,7 @@ class Resident:
 
     def lease(self, tenant: Tenant) -> Lease:
         assert self.engine is not None
-        return Lease(self.engine.client, tenant.model, self.engine.context_length, self.engine)
+        return Lease(self.engine.client, tenant.model, self.engine.context_length)
 
     def unplaced(self) -> list[Tenant]:
         """Those whose adapter is not on the engine, nor on its way there, though the engine is ready."""

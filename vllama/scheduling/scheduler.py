@@ -1,15 +1,13 @@
 """What the routes need of whoever owns the engines."""
 
-import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from vllama.changes import Changes
 from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
 from vllama.models.model import Model
-from vllama.scheduling.engines import Engine
 from vllama.scheduling.report import Report
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -20,27 +18,12 @@ class Lease:
     """A ready engine, for as long as the context that gave it lasts.
 
     model: as it is known once loaded; its `engine_name` is what the engine calls it. context_length: the engine's, in
-    tokens, None where it does not say. engine: None where somebody else runs it.
+    tokens, None where it does not say.
     """
 
     client: EngineClient
     model: Model
     context_length: int | None
-    engine: Engine | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def failure(self) -> str:
-        """Cause and advice, where the engine ended by itself; "" before."""
-        return self.engine.failure if self.engine is not None else ""
-
-    async def gone(self, seconds: float) -> bool:
-        """Whether the engine is dead, or is so within that time; why, `failure` says from then on."""
-        if self.engine is None:
-            return False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.engine.ended.wait()
-        return self.engine.ended.is_set() or self.engine.state is State.FAILED
 
 
 @dataclass(frozen=True)

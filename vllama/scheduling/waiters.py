@@ -1,7 +1,7 @@
 """Requests that wait for an engine."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vllama.errors import ApiError, VllamaError
@@ -18,6 +18,10 @@ class Waiter:
     model: Model
     keep_alive: float | None
     granted: "asyncio.Future[Grant]"
+
+    def wants(self, weights: str, adapter: str | None) -> bool:
+        """Whether it waits for the weights' engine, or for an adapter on it."""
+        return self.model.weights == weights and adapter in (None, self.model.engine_name)
 
 
 class Waiters:
@@ -49,14 +53,13 @@ class Waiters:
         return True
 
     def count(self, weights: str, adapter: str | None = None) -> int:
-        """Of those who wait for the weights' engine, or for an adapter on it."""
-        return sum(
-            waiter.model.weights == weights and adapter in (None, waiter.model.engine_name) for waiter in self._all
-        )
+        return sum(waiter.wants(weights, adapter) for waiter in self._all)
 
-    def refuse(self, error: VllamaError, concerned: Callable[[Model], bool]) -> None:
-        refused = [waiter for waiter in self._all if concerned(waiter.model)]
-        self._all = [waiter for waiter in self._all if not concerned(waiter.model)]
-        for waiter in refused:
-            if not waiter.granted.done():
+    def refuse(self, error: VllamaError, weights: str | None = None, adapter: str | None = None) -> None:
+        """Tell those who wait for that why they do so in vain, or all."""
+        waiting, self._all = self._all, []
+        for waiter in waiting:
+            if weights is not None and not waiter.wants(weights, adapter):
+                self._all.append(waiter)
+            elif not waiter.granted.done():
                 waiter.granted.set_exception(error)

@@ -275,10 +275,9 @@ CASES = {
         "a process of it was killed (SIGKILL), as Linux does where the machine's memory runs out",
         SOURCE + "vllm/v1/executor/multiproc_executor.py",
     ),
-    "worker_illegal_instruction": Case(
+    "illegal_instruction": Case(
         "illegal-instruction",
         "the processor does not know an instruction that vLLM was built with, or may not use it here (SIGILL)",
-        SOURCE + "vllm/v1/executor/multiproc_executor.py",
     ),
     # What no rule knows
     "wrong_type": Case(None, "hf_overrides.dict[str,any]: Input should be a valid dictionary"),

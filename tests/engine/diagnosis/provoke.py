@@ -110,7 +110,9 @@ CASES = {
     "no-memory": Case(shell="ulimit -v 4000000; exec"),
     "open-files": Case(shell="ulimit -n 40; exec"),
     "shared-memory": Case(shell=_SMALL_SHM),
-    "disk-full": Case(damage.own_code, ("--", "--trust-remote-code"), {"HF_MODULES_CACHE": "{folder}"}, _FULL_DISK),
+    "disk-full": Case(
+        damage.own_code, ("--", "--trust-remote-code"), {"HF_MODULES_CACHE": "{folder}/modules"}, _FULL_DISK
+    ),
     "missing-module": Case(shell="PYTHONPATH=$PYTHONPATH:{folder} exec"),
     "no-compiler": Case(arguments=("--", "--no-enforce-eager"), shell="PATH={folder}/bin exec"),
     "not-in-cache": Case(source=Path("nobody/nothing-at-all"), variables={"HF_HUB_OFFLINE": "1"}),
@@ -137,6 +139,7 @@ def _provoke(name: str, case: Case, folder: Path, taken: int) -> None:
     own = folder / name
     own.mkdir()
     (own / "msgspec.py").write_text("import a_package_of_nobody\n")
+    (own / "modules").mkdir()
     (own / "bin").mkdir()
     for tool in ("lscpu", "sh", "uname"):
         (own / "bin" / tool).symlink_to(shutil.which(tool) or f"/usr/bin/{tool}")

@@ -10,6 +10,8 @@ _PROCESS = re.compile(r"^\([\w.-]+( [\w.=-]+)*\) ?")
 _LEVEL = re.compile(r"^(ERROR|CRITICAL|WARNING|INFO|DEBUG) [\d-]+ [\d:]+ \[[^\]]*\] ?")
 _HARMLESS = ("WARNING", "INFO", "DEBUG")
 """Levels of what was only told, or has been dealt with."""
+_LONGEST = 2000
+"""Characters of a line: no message is longer, and data may be."""
 _SOURCE = " " * 4
 """How a traceback indents the lines of code, in which messages stand as they are written, not as they were raised."""
 
@@ -42,7 +44,7 @@ def read_log(lines: Iterable[str], status: int | None) -> Log:
 
 def _read(line: str) -> tuple[str | None, str]:
     """A line's level, None where it is no log line, and its text."""
-    text = _PROCESS.sub("", _COLOUR.sub("", line))
+    text = _PROCESS.sub("", _COLOUR.sub("", line[:_LONGEST]))
     level = _LEVEL.match(text)
     return (level[1], text[level.end() :].rstrip()) if level else (None, text.rstrip())
 

@@ -1,13 +1,14 @@
 """Too little memory: on the GPU, in the machine, or on a disk."""
 
-from vllama.engine.diagnosis._rule import Rule
+from vllama.engine.diagnosis._rule import Rule, traceback_through
 
 _CUDA = (
     r"CUDA out of memory\. Tried to allocate (?P<wanted>[\d.]+ \w+)\. GPU (?P<gpu>\d+) has a total capacity of "
     r"(?P<total>[\d.]+ \w+) of which (?P<free>[\d.]+ \w+) is free"
 )
-_LOADING = r"^File .* in (?:load_model|initialize_model|load_weights|create_weights)$(?s:.*?)"
-_PREPARING = r"^File .* in (?:profile_run|_dummy_run|determine_available_memory|compile_or_warm_up_model)$(?s:.*?)"
+_OUT_OF_MEMORY = r"[\w.]*OutOfMemoryError: " + _CUDA
+_LOADING = traceback_through("in (?:load_model|initialize_model|load_weights|create_weights)")
+_PREPARING = traceback_through("in (?:profile_run|_dummy_run|determine_available_memory|compile_or_warm_up_model)")
 _NODE = r"Available memory on node \S+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\)"
 _LONGER = r"To serve at least one request with the models?'s max seq len \((?P<length>\d+)\), "
 _NEEDED = r"\((?P<needed>[\d.]+) GiB KV cache is needed, .* memory \((?P<room>[\d.]+) GiB\)\."
@@ -54,19 +55,19 @@ MEMORY = (
     ),
     Rule(
         "weights-too-large",
-        _LOADING + _CUDA,
+        _LOADING + _OUT_OF_MEMORY,
         "the weights do not fit into GPU {gpu}: at {free} of {total} free, loading them took another {wanted}",
         "use a smaller or quantised model, split it with --tensor-parallel-size, or end what else uses the GPU",
     ),
     Rule(
         "graphs-too-large",
-        r"^File .*(?:/cuda/graphs\.py|cuda_?graph\w*\.py).*$(?s:.*?)CUDA (?:error: )?out of memory",
+        traceback_through(r"(?:/cuda/graphs|cuda_?graph\w*)\.py") + r"[\w.]+Error: CUDA (?:error: )?out of memory",
         "the weights fit into the GPU, but not the CUDA graphs beside them",
         "leave room with a lower --gpu-memory-utilization, lower --max-num-seqs, or use --enforce-eager",
     ),
     Rule(
         "warm-up-too-large",
-        _PREPARING + _CUDA,
+        _PREPARING + _OUT_OF_MEMORY,
         "the weights fit into GPU {gpu}, but not a full batch: {free} of {total} were free, and {wanted} wanted",
         "lower --max-num-seqs, --max-model-len or --gpu-memory-utilization",
     ),

@@ -1,6 +1,6 @@
 """What is wrong with a checkpoint, its repository, or an adapter; or what vLLM does not do with it."""
 
-from vllama.engine.diagnosis._rule import Rule
+from vllama.engine.diagnosis._rule import Rule, traceback_through
 
 _AGAIN = "copy it again, or get it with `vllama pull`"
 _NEWER = "use another model, or with --engine-python an environment of a newer vLLM that knows it"
@@ -71,14 +71,14 @@ MODEL = (
     ),
     Rule(
         "no-tokenizer",
-        r"^File .* in reply_label_ids$(?s:.*?)^IndexError"
-        r"|Can't load tokenizer for|Unable to load vocabulary from file|Couldn't instantiate the backend tokenizer",
+        traceback_through("in reply_label_ids") + "IndexError"
+        "|Can't load tokenizer for|Unable to load vocabulary from file|Couldn't instantiate the backend tokenizer",
         "the model has no usable tokenizer",
         "put tokenizer.json and tokenizer_config.json of the model it was made from into its folder",
     ),
     Rule(
         "broken-tokenizer",
-        r"^File .*tokenization_utils_base\.py.*$(?s:.*?)^json\.decoder\.JSONDecodeError: (?P<error>.*)$",
+        traceback_through(r"tokenization_utils_base\.py") + r"json\.decoder\.JSONDecodeError: (?P<error>.*)$",
         "a file of the model's tokenizer is no valid JSON ({error})",
         _AGAIN,
     ),
@@ -170,7 +170,7 @@ MODEL = (
     ),
     Rule(
         "quantization-not-here",
-        r"(?P<method>[\w-]+) quantization is currently not supported in (?P<device>\w+)",
+        r"\b(?P<method>[\w-]+) quantization is currently not supported in (?P<device>\w+)",
         "vLLM cannot run {method} quantisation on this hardware ({device})",
         "use the model in another form, such as the unquantised one",
     ),

@@ -17,6 +17,11 @@ class Diagnosis:
         return f"{self.cause}: {self.advice}" if self.advice else self.cause
 
 
+def traceback_through(place: str) -> str:
+    """A pattern for a traceback that goes through that file or function, up to the exception in which it ends."""
+    return rf"^File .*{place}.*\n(?:(?:File|\[Previous) .*+\n)*+"
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a text in an engine's log means.
