@@ -155,9 +155,9 @@ async def leftovers(processes: Counter[str], files: Sequence[str], where: Place)
     return more + [name for name in where.files() if name not in files]
 
 
-async def storm(where: Place, arguments: argparse.Namespace) -> list[Blow]:
+async def storm(where: Place, arguments: argparse.Namespace, blows: list[Blow]) -> None:
+    """Adds to `blows` as it goes: what ends early tells what it has seen."""
     number, victims = (signal.SIGSTOP, STOPPED) if arguments.stop else (signal.SIGKILL, KILLED)
-    blows: list[Blow] = []
     clients = Clients(where.url, arguments.clients)
     try:
         async with client(where.url) as http:
@@ -168,7 +168,6 @@ async def storm(where: Place, arguments: argparse.Namespace) -> list[Blow]:
                     blows += [blow] if blow else []
     finally:
         await clients.close()
-    return blows
 
 
 def is_wrong(blow: Blow) -> bool:
@@ -201,8 +200,14 @@ def main() -> int:
     options.add_argument("--clients", type=int, default=8)
     options.add_argument("--stop", action="store_true", help="stop processes instead of killing them")
     arguments = options.parse_args()
-    with place("--model", "demo", "--preload", "demo") as where:
-        blows = asyncio.run(storm(where, arguments))
+    blows: list[Blow] = []
+    try:
+        with place("--model", "demo", "--preload", "demo") as where:
+            asyncio.run(storm(where, arguments, blows))
+    except (KeyboardInterrupt, LateError) as error:
+        print(f"ended early: {error!r}")
+        report(blows, arguments.json)
+        return 1
     return report(blows, arguments.json)
 
 
