@@ -17,7 +17,6 @@ def main(given: Sequence[str] | None = None) -> int:
     serve.add_argument("vllm_args", nargs="*", help="vLLM's own arguments, after --")
     standby = commands.add_parser("standby", help="import vLLM, and fork servers when asked")
     standby.add_argument("--control-fd", type=int, required=True, help="the socket over which it is asked")
-    standby.add_argument("--spare-core", action="store_true", help="as for serve")
     merge = commands.add_parser("merge", help="add an adapter to its base model's weights")
     for name in ("--adapter", "--base", "--output"):
         merge.add_argument(name, type=Path, required=True, help="a folder")
@@ -34,7 +33,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if arguments.command == "standby":
         from vllama_engine.standby import run_standby
 
-        return run_standby(arguments.control_fd, arguments.spare_core, main)
+        return run_standby(arguments.control_fd, main)
     from vllama_engine.guard import run_guarded
     from vllama_engine.server import run_server
 

@@ -29,7 +29,6 @@ from typing import Any
 
 from vllama_engine.guard import end_with_parent
 from vllama_engine.libraries import start_over_with_libraries
-from vllama_engine.server import keep_off_a_core
 
 _MODULES = (
     "vllm",
@@ -55,18 +54,15 @@ _NOT_INITIALIZED = 3
 _MAX_DESCRIPTORS = 3
 
 
-def run_standby(control_fd: int, spare_core: bool, serve: Callable[[list[str]], int]) -> int:
+def run_standby(control_fd: int, serve: Callable[[list[str]], int]) -> int:
     """Import vLLM, then fork an engine for each request, until the gateway is gone.
 
-    spare_core: as `keep_off_a_core`: libraries count the cores when they are loaded. serve: what a forked process
-    becomes, given the launcher's arguments; its exit status is returned.
+    serve: what a forked process becomes, given the launcher's arguments; its exit status is returned.
     """
     start_over_with_libraries()
     end_with_parent()
     _close_all_but(control_fd)
     _show_as("standby")
-    if spare_core:
-        keep_off_a_core()
     with socket.socket(fileno=control_fd) as control:
         _import_engine()
         if reason := _danger():

@@ -242,7 +242,7 @@ class Loader:
 def make_standby(settings: Settings, environment: Environment) -> Standby:
     """One for all models: it differs from their engines only in what each is started with."""
     return Standby(
-        [*_launcher(environment), "standby", *_spare(environment)],
+        [*_launcher(environment), "standby"],
         engine_environment(environment, os.environ),
         log_path(settings.home, STANDBY),
     )
