@@ -187,7 +187,7 @@ def report(blows: Sequence[Blow], path: Path | None) -> int:
         left = sum(len(blow.left) for blow in hits)
         rows.append([victim, len(hits), *(fates[fate] for fate in Fate), noticed, answered, left])
     print(table(["Hit", "times", *Fate, "noticed", "next answer", "left over"], rows))
-    write(path, {"blows": [asdict(blow) for blow in blows]})
+    write(path, {"blows": [asdict(blow) | {"fates": dict(blow.fates)} for blow in blows]})
     wrong = [blow for blow in blows if is_wrong(blow)]
     for blow in wrong[:20]:
         print("wrong:", blow)
