@@ -5,8 +5,8 @@ killed (seen on 0.32.0), and helpers in sessions of their own. The guard runs th
 and kills everything below itself when the server ends for any reason, or when the gateway does: the gateway holds the
 other end of a socket, which the kernel closes however the gateway dies.
 
-Over that socket the guard tells what the gateway, which need not be its parent, cannot see: a line `gone` as soon as
-the server is, so that nobody is sent to an engine of which only the killing is left, and `status N` at the very end.
+Over that socket the guard tells what the gateway, which need not be its parent, cannot see: a line `status N` as soon as
+the server has ended, so that nobody is sent to an engine of which only the killing is left.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def run_guarded(guard_fd: int, serve: Callable[[], int]) -> int:
     """Run `serve` in a child process group until it ends or `guard_fd` reaches its end.
 
     Returns once no process of it is left: the child's exit status, or 128 plus the number of the signal that killed it.
-    The same is written to `guard_fd`.
+    The same is told over `guard_fd`.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, wakeup_writer = os.pipe()
@@ -46,9 +46,7 @@ def run_guarded(guard_fd: int, serve: Callable[[], int]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: _signal_server(server, received))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    status = _watch(server, guard_fd, wakeup)
-    _tell(guard_fd, f"status {status}")
-    return status
+    return _watch(server, guard_fd, wakeup)
 
 
 def _become_server(serve: Callable[[], int], guard: int) -> None:
@@ -88,10 +86,11 @@ def _watch(server: int, guard_fd: int, wakeup: int) -> int:
         if wakeup in readable:
             os.read(wakeup, 4096)
         if (status := _reap(server)) is not None:
-            _tell(guard_fd, "gone")
-            _kill_all(server)  # EngineCore and the workers, should they still live
             code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            code = code if code >= 0 else 128 - code
+            _tell(guard_fd, code)
+            _kill_all(server)  # EngineCore and the workers, should they still live
+            return code
 
 
 def _read(guard_fd: int) -> bytes:
@@ -102,9 +101,9 @@ def _read(guard_fd: int) -> bytes:
         return b""
 
 
-def _tell(guard_fd: int, line: str) -> None:
+def _tell(guard_fd: int, status: int) -> None:
     with contextlib.suppress(OSError):  # the gateway is gone
-        os.write(guard_fd, line.encode() + b"\n")
+        os.write(guard_fd, b"status %d\n" % status)
 
 
 def _reap(server: int) -> int | None:

@@ -89,7 +89,7 @@ async def test_what_the_guards_death_has_left_is_ended(parked: Standby, fake_vll
         child = await until(lambda: child_pid(log.tail))
         processes = session_members(process.pid)
         os.kill(process.pid, signal.SIGKILL)
-        assert await asyncio.wait_for(process.wait(), 5) == -signal.SIGKILL
+        assert await asyncio.wait_for(process.wait(), 5) == 128 + signal.SIGKILL
         await until_gone([*processes, child])
 
 

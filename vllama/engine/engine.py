@@ -307,10 +307,11 @@ class Engine:
         fault = await health.until_lost(process.ending)
         if by_itself := self.state in (State.READY, State.ASLEEP):
             self.state = State.FAILED
-        status = await (process.wait() if fault is None else self._give_up(process, fault))
-        scratch.remove()
         if by_itself and fault is None:
+            status = await process.last_words()
             self._tell_failure(process, "ended by itself", str(diagnose(process.log.tail, status)))
+        await (process.wait() if fault is None else self._give_up(process, fault))
+        scratch.remove()
         self.client.fate.seal(self.failure)
         if entry is not None:
             entry.remove()

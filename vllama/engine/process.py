@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 
 import psutil
@@ -16,8 +17,11 @@ from vllama.engine.standby import Standby
 
 _KILL_S = 10.0
 """For the guard to see everything end: a killed process first gives its GPU memory back."""
+_KILL_POLL_S = 0.01
 _LAST_OUTPUT_S = 1.0
-_STATUS = re.compile(rb"^status (\d+)$", re.MULTILINE)
+_LAST_WORDS_S = 0.3
+"""For what a server wrote before its end to be read."""
+_STATUS = re.compile(rb"status (\d+)\n")
 
 
 class EngineProcess:
@@ -80,6 +84,11 @@ class EngineProcess:
         """The exit status, once nothing of the engine is left and its output is read."""
         return await asyncio.shield(self._end)
 
+    async def last_words(self) -> int | None:
+        """The exit status of a server that is gone, when the log has what it wrote; None where nobody knows it yet."""
+        await asyncio.wait({self._end}, timeout=_LAST_WORDS_S)
+        return self.returncode if self._end.done() else self._guard.status
+
     async def stop(self, grace: float) -> None:
         """End every process of the engine: SIGTERM, up to `grace` seconds, SIGKILL.
 
@@ -109,7 +118,7 @@ class EngineProcess:
 
     async def _until_ended(self, end: Awaitable[int]) -> int:
         status = await end
-        kill_session(self.pid)  # nothing is left, unless the guard itself was killed
+        await _end_session(self.pid)
         await self._output.close(_LAST_OUTPUT_S)
         self._guard.close()
         self.returncode = status
@@ -132,8 +141,13 @@ class Guard:
         await self._over.wait()
         with contextlib.suppress(ChildProcessError):  # it is ours only where its parent died and we adopt orphans
             os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
-        status = _STATUS.search(self._told)
-        return int(status[1]) if status else -signal.SIGKILL
+        return self.status if self.status is not None else 128 + signal.SIGKILL  # it ordered the killing, or was killed
+
+    @property
+    def status(self) -> int | None:
+        """The server's, as a shell tells it, once it is known."""
+        told = _STATUS.match(self._told)
+        return int(told[1]) if told else None
 
     def order_end(self) -> None:
         """Have the guard kill the engine."""
@@ -158,8 +172,16 @@ class Guard:
         if not data:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._over.set()
-        if not data or self._told.startswith(b"gone\n"):
+        if not data or self.status is not None:
             self.gone.set()
+
+
+async def _end_session(session: int) -> None:
+    """Return when nobody is left. That takes a moment, as for a guard that ends; more only where it was killed."""
+    deadline = time.monotonic() + _KILL_S
+    while session_members(session) and time.monotonic() < deadline:
+        await asyncio.sleep(_KILL_POLL_S)
+        kill_session(session)
 
 
 def _arguments(command: Sequence[str]) -> list[str]:
