@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from benchmarks._measuring import ENDLESS
 _HANG_S = 300.0
 _PAUSE_S = 0.2
 """Between a failure and the next attempt."""
-_TOKENS = 64
+_TOKENS = 128
 
 
 class Fate(StrEnum):
@@ -98,11 +99,15 @@ def judge(path: str, status: int, lines: Sequence[str]) -> tuple[Fate, str]:
 
 
 class Clients:
-    """Ask one thing after another until they are closed. done: every request that ended, in the order of its end."""
+    """Ask one thing after another until they are closed.
+
+    done: every request that ended, in the order of its end. streaming: the clients that have a part of an answer.
+    """
 
     def __init__(self, url: str, count: int) -> None:
         self._url = url
         self.done: list[Request] = []
+        self.streaming: set[int] = set()
         self.count = count
         paths = itertools.cycle(DIALECTS)
         self._tasks = [asyncio.create_task(self._ask_on(number, next(paths))) for number in range(count)]
@@ -121,19 +126,22 @@ class Clients:
     async def _ask_on(self, number: int, path: str) -> None:
         async with httpx.AsyncClient(base_url=self._url, timeout=_HANG_S) as http:
             while True:
-                request = await _ask(http, number, path)
+                request = await _ask(http, number, path, partial(self.streaming.add, number))
+                self.streaming.discard(number)
                 self.done.append(request)
                 if request.fate is not Fate.COMPLETE:
                     await asyncio.sleep(_PAUSE_S)
 
 
-async def _ask(http: httpx.AsyncClient, number: int, path: str) -> Request:
+async def _ask(http: httpx.AsyncClient, number: int, path: str, on_first: Callable[[], None]) -> Request:
     began, first, status, lines = time.monotonic(), 0.0, 0, list[str]()
     try:
         async with asyncio.timeout(_HANG_S), http.stream("POST", path, json=DIALECTS[path][0]) as reply:
             status = reply.status_code
             async for line in reply.aiter_lines():
-                first = first or time.monotonic()
+                if not first:
+                    first = time.monotonic()
+                    on_first()
                 lines += [line] if line else []
         fate, detail = judge(path, status, lines)
     except httpx.ConnectError as error:

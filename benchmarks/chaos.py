@@ -44,8 +44,8 @@ _HARMLESS = (Fate.COMPLETE, Fate.RETRIED, Fate.ERROR)
 class Blow:
     """One process that was hit. noticed: seconds until its engine was no longer ready, None where it stayed so.
 
-    answered: seconds until an answer was complete that had begun to come only then. left: what was there afterwards
-    and was not before.
+    answered: seconds until an answer began to come that became complete. left: what was there afterwards and was not
+    before.
     """
 
     victim: str
@@ -98,11 +98,16 @@ async def settle(http: httpx.AsyncClient, clients: Clients) -> None:
 
 
 async def hit(victim: str, number: int, where: Place, http: httpx.AsyncClient, clients: Clients) -> Blow | None:
+    async def all_stream() -> bool:
+        clients.check()
+        return len(clients.streaming) == clients.count
+
     await settle(http, clients)
     pid, engine = await find(http, victim, where), await engine_pid(http)
     if pid is None:
         return None
     blow, processes, files = Blow(victim), kinds(), where.files()
+    await until(all_stream, LOAD_S, "every client streams")
     struck, before = time.monotonic(), len(clients.done)
     os.kill(pid, number)
     if victim == "gateway":
@@ -139,7 +144,7 @@ async def until_answered(clients: Clients, before: int, struck: float) -> float:
         return bool(answers())
 
     await until(is_answered, LOAD_S, "anybody is answered")
-    return answers()[0].ended - struck
+    return min(each.first for each in answers()) - struck
 
 
 async def leftovers(processes: Counter[str], files: Sequence[str], where: Place) -> list[str]:
