@@ -17,7 +17,7 @@ from benchmarks._measuring import ENDLESS
 _HANG_S = 300.0
 _PAUSE_S = 0.2
 """Between a failure and the next attempt."""
-_TOKENS = 128
+_TOKENS = 32
 
 
 class Fate(StrEnum):

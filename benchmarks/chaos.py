@@ -102,7 +102,6 @@ async def hit(victim: str, number: int, where: Place, http: httpx.AsyncClient, c
         clients.check()
         return len(clients.streaming) == clients.count
 
-    await settle(http, clients)
     pid, engine = await find(http, victim, where), await engine_pid(http)
     if pid is None:
         return None
@@ -166,6 +165,7 @@ async def storm(where: Place, arguments: argparse.Namespace, blows: list[Blow]) 
     clients = Clients(where.url, arguments.clients)
     try:
         async with client(where.url) as http:
+            await settle(http, clients)
             for turn in range(arguments.rounds):
                 for victim in victims:
                     blow = await hit(victim, number, where, http, clients)
