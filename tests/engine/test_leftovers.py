@@ -172,6 +172,15 @@ def test_an_entry_follows_the_engine(tmp_path: Path, stranger: Identity) -> None
     entry.remove()
 
 
+def test_who_wrote_it_is_known_though_no_file_can_be_opened(
+    tmp_path: Path, stranger: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Records(tmp_path)
+    monkeypatch.setattr(leftovers_module, "find", lambda _pid: None)
+    known.add(stranger.pid, "demo").see(kin(stranger.pid))
+    assert [record.gateway for record in records(tmp_path)] == [ours()]
+
+
 def test_a_home_that_cannot_be_written(tmp_path: Path, stranger: Identity) -> None:
     (tmp_path / "run").touch()
     entry = Records(tmp_path).add(stranger.pid, "demo")

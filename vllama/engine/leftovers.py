@@ -108,11 +108,12 @@ class Records:
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "run"
+        own = find(os.getpid())
+        self._own = Identity.of(own) if own is not None else Identity(os.getpid(), 0)
 
     def add(self, session: int, name: str) -> Entry:
         """Write an engine down. Blocks for the time that a disk takes, as what its entry does."""
-        gateway, first = find(os.getpid()), find(session)
-        own = Identity.of(gateway) if gateway is not None else Identity(os.getpid(), 0)
+        first, own = find(session), self._own
         entry = Entry(Record(name, _boot(), own, session, []), self._folder / f"{own.pid}-{session}.json")
         entry.see([first] if first is not None else [])
         return entry
