@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from starlette.applications import Starlette
 
+from tests.asgi import Visit
 from tests.conftest import Alone
 from tests.fake_engine import Stream, chat_events, events, hang_up, refusal
 from tests.permissive_engine import permissive
@@ -171,3 +172,23 @@ async def test_a_model_that_does_not_load_again_says_why(alone: Alone) -> None:
     alone.engine.script(last_time)
     response = await alone.api.post("/api/chat", json=SAY)
     assert (response.status_code, response.json()) == (500, {"error": "no memory: take a smaller model"})
+
+
+async def test_nothing_is_asked_again_for_a_client_that_left(alone: Alone, empty_app: tuple[Starlette, str]) -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        alone.place.client.fate.watched = True
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"{")
+        return await hang_up(request)
+
+    alone.engine.script(broken)
+    visit = Visit(empty_app[0], "/v1/chat/completions", json.dumps(SAY).encode())
+    answer = asyncio.create_task(visit.run())
+    while not alone.places:
+        await asyncio.sleep(0)
+    await asyncio.wait_for(alone.place.client.fate.doubted.wait(), 5)
+    visit.leave()
+    alone.place.client.fate.seal("it was killed by SIGKILL")
+    await answer
+    assert (visit.status, len(alone.engine.asked), len(alone.places)) == (499, 1, 1)
