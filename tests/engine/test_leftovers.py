@@ -143,13 +143,16 @@ def test_somebody_elses_process(tmp_path: Path, stranger: Identity, monkeypatch:
 
 
 def test_one_that_cannot_be_killed_is_not_waited_for(
-    tmp_path: Path, stranger: Identity, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stranger: Identity, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(leftovers_module, "_GONE_S", 0.1)
     monkeypatch.setattr(leftovers_module.os, "kill", lambda *_: None)
     path = write(tmp_path, Record("demo", boot(), NOBODY, stranger.pid, [stranger]))
-    assert Records(tmp_path).end_leftovers() == ["demo"]
-    assert not path.exists()
+    assert Records(tmp_path).end_leftovers() == []
+    assert path.exists(), "the next start tries again"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"what a crash left of the engine of demo cannot be ended: processes [{stranger.pid}]"
+    ]
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{}", b"[1", b"\xff"])

@@ -329,7 +329,7 @@ class Engine:
         self.client.fate.seal(self.failure)
         await asyncio.to_thread(scratch.remove)
         if entry is not None and process.returncode is not None:  # what cannot be killed is left to the next start
-            entry.remove()
+            await asyncio.to_thread(entry.remove)
         self.ended.set()
 
     async def _give_up(self, process: EngineProcess, fault: Fault) -> int | None:

@@ -130,7 +130,11 @@ class Records:
         """
         ended = []
         for path, record in self._orphans():
-            if pids := _end(record):
+            pids = _end(record)
+            if left := record.survivors():  # the next start tries again
+                logger.error("what a crash left of the engine of %s cannot be ended: processes %s", record.name, left)
+                continue
+            if pids:
                 ended.append(record.name)
                 logger.warning("ended what a crash had left of the engine of %s: processes %s", record.name, pids)
             with contextlib.suppress(OSError):
