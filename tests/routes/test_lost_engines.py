@@ -192,3 +192,19 @@ async def test_nothing_is_asked_again_for_a_client_that_left(alone: Alone, empty
     alone.place.client.fate.seal("it was killed by SIGKILL")
     await answer
     assert (visit.status, len(alone.engine.asked), len(alone.places)) == (499, 1, 1)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+async def test_a_client_that_leaves_before_the_first_word_ends_its_request(
+    alone: Alone, empty_app: tuple[Starlette, str], path: str
+) -> None:
+    prefill = Stream(end="hang")
+    alone.engine.script(prefill)
+    visit = Visit(empty_app[0], path, json.dumps(STREAMED[path]).encode())
+    answer = asyncio.create_task(visit.run())
+    await asyncio.wait_for(prefill.sent.wait(), 5)
+    assert visit.status == 0, "an error would still have a status of its own"
+    visit.leave()
+    await answer
+    await asyncio.wait_for(prefill.aborted.wait(), 5)
+    assert (visit.status, visit.body, len(alone.engine.asked)) == (499, b"", 1)
