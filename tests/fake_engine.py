@@ -369,7 +369,7 @@ class EnginesInPlace:
     def __init__(self, make: Callable[[Model], EngineInPlace]) -> None:
         self._make = make
 
-    async def fetch(self, model: Model) -> Model:
+    async def fetch(self, model: Model, progress: Progress) -> Model:
         await asyncio.sleep(0)
         return model
 

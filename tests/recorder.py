@@ -10,6 +10,7 @@ from tests.served import ENGINE_HOME
 from vllama.engine.client import EngineClient
 from vllama.engine.install import ensure_environment
 from vllama.engine.loader import Loader
+from vllama.engine.progress import Progress
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.settings import load
@@ -41,7 +42,7 @@ class Recorder:
     async def _client(self, model: Model) -> EngineClient:
         if model.engine_name not in self._clients:
             self._loader = self._loader or self._make_loader()
-            engine = self._loader.engine(await self._loader.fetch(model), None)
+            engine = self._loader.engine(await self._loader.fetch(model, Progress()), None)
             await engine.start()
             self._engines.push_async_callback(engine.stop)
             self._clients[model.engine_name] = engine.client

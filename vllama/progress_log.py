@@ -1,5 +1,6 @@
 """How far the loading of models is, told while it goes on."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,19 @@ logger = logging.getLogger("vllama")
 _TOLD_BY_OTHERS = (Phase.DOWNLOADING, Phase.WAITING)
 """How much was downloaded has lines of its own, and so has what makes room."""
 
+_PAUSE_S = 0.1
+"""At least, between two looks: each request that comes or goes is a change."""
+
 ShowLoads = Callable[[Sequence[Report]], None]
 
 
 async def tell_loads(scheduler: Scheduler, show: ShowLoads) -> None:
-    """Show what the scheduler reports, again after each change, until cancelled."""
-    count = scheduler.changes.count
+    """Show what the scheduler reports, again after changes, until cancelled."""
     while True:
+        count = scheduler.changes.count
         show(scheduler.reports())
-        count = await scheduler.changes.after(count)
+        await asyncio.sleep(_PAUSE_S)
+        await scheduler.changes.after(count)
 
 
 @dataclass

@@ -5,8 +5,8 @@ killed (seen on 0.32.0), and helpers in sessions of their own. The guard runs th
 and kills everything below itself when the server ends for any reason, or when the gateway does: the gateway holds the
 other end of a socket, which the kernel closes however the gateway dies.
 
-Over that socket the guard tells what the gateway, which need not be its parent, cannot see: a line `status N` as soon as
-the server has ended, so that nobody is sent to an engine of which only the killing is left.
+Over that socket the guard tells what the gateway, which need not be its parent, cannot see: a line `status N` as soon
+as the server has ended, so that nobody is sent to an engine of which only the killing is left.
 """
 
 import contextlib

@@ -23,7 +23,7 @@ from vllama.engine.diagnosis import diagnose
 from vllama.engine.engine import WARM_UP_PROMPT, Engine, LaunchPlan, State
 from vllama.engine.memory import Memory
 from vllama.engine.process import session_members
-from vllama.errors import EngineError
+from vllama.errors import EngineError, EngineGoneError
 from vllama.scheduling.plan import AdapterLimits
 
 Make = Callable[..., Engine]
@@ -186,6 +186,55 @@ async def test_an_end_between_the_prompt_and_ready_is_an_early_end(make: Make, m
 
     monkeypatch.setattr(engine.client, "get_json", die)
     assert "did not start: a process of it was killed (SIGKILL)" in await failure_of(engine)
+
+
+async def test_an_end_that_the_guard_still_sees_to_is_an_early_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_LAST_WORDS_S", 0.05)
+    engine, killed = make(), asyncio.Event()
+
+    async def die(*_: Any, **__: Any) -> None:
+        process = engine._process
+        assert process is not None
+        wait = process.wait
+
+        async def until_killed() -> int:
+            await killed.wait()
+            return await wait()
+
+        monkeypatch.setattr(process, "wait", until_killed)
+        monkeypatch.setattr(engine, "stop", stop_once(engine, killed))
+        os.kill(server_of(engine), signal.SIGKILL)
+        await process.ending.wait()
+        raise EngineError("gone")
+
+    monkeypatch.setattr(engine.client, "get_json", die)
+    assert "did not start: " in await failure_of(engine)
+
+
+def stop_once(engine: Engine, killed: asyncio.Event) -> Callable[[], Any]:
+    """`engine.stop`, from which on the guard is through."""
+    stop = engine.stop
+
+    async def stopping() -> None:
+        killed.set()
+        await stop()
+
+    return stopping
+
+
+async def test_a_first_prompt_that_is_broken_off_is_not_asked_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_LAST_WORDS_S", 0.05)
+    engine = make()
+
+    async def break_off(*_: Any) -> None:
+        raise EngineGoneError("the engine's reply broke off")
+
+    monkeypatch.setattr(engine, "_first_accepted", break_off)
+    with pytest.raises(EngineError, match="broke off its first prompt: the engine's reply broke off: its log is") as e:
+        await asyncio.wait_for(engine.start(), 10)
+    assert not isinstance(e.value, EngineGoneError)
 
 
 async def test_a_death_after_ready_is_told_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:

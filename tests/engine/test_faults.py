@@ -1,10 +1,12 @@
 """Engines that are lost while they are ready: noticed, ended, and nobody is left waiting for an answer."""
 
 import asyncio
+import errno
 import logging
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.engine.conftest import FakeVllm, until
 from tests.served import alive
 from vllama.engine import health as health_module
 from vllama.engine.engine import Engine, LaunchPlan, State
+from vllama.engine.kin import Process
 from vllama.engine.leftovers import Records
 from vllama.engine.process import session_members
 from vllama.errors import EngineGoneError
@@ -136,3 +139,18 @@ async def test_a_sleeping_engine_is_left_alone(ready: Ready, monkeypatch: pytest
     await change_plan(engine, health="503")
     assert await engine.client.fate.learn(2.0) == ""
     assert engine.state is State.ASLEEP
+
+
+async def test_a_gateway_that_can_open_no_file_still_watches(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_session: int) -> list[Process]:
+        tried.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    tried = threading.Event()
+    monkeypatch.setattr(health_module, "_KIN_S", 0.0)
+    engine = await ready()
+    monkeypatch.setattr(health_module, "kin", refuse)
+    await asyncio.to_thread(tried.wait, 10)
+    os.kill(next(pid for pid in processes_of(engine) if pid != engine.pid), signal.SIGKILL)
+    await asyncio.wait_for(engine.ended.wait(), 10)
+    assert engine.state is State.FAILED

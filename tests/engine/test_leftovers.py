@@ -143,13 +143,16 @@ def test_somebody_elses_process(tmp_path: Path, stranger: Identity, monkeypatch:
 
 
 def test_one_that_cannot_be_killed_is_not_waited_for(
-    tmp_path: Path, stranger: Identity, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stranger: Identity, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(leftovers_module, "_GONE_S", 0.1)
     monkeypatch.setattr(leftovers_module.os, "kill", lambda *_: None)
     path = write(tmp_path, Record("demo", boot(), NOBODY, stranger.pid, [stranger]))
-    assert Records(tmp_path).end_leftovers() == ["demo"]
-    assert not path.exists()
+    assert Records(tmp_path).end_leftovers() == []
+    assert path.exists(), "the next start tries again"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"what a crash left of the engine of demo cannot be ended: processes [{stranger.pid}]"
+    ]
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{}", b"[1", b"\xff"])
@@ -170,6 +173,15 @@ def test_an_entry_follows_the_engine(tmp_path: Path, stranger: Identity) -> None
     entry.see(kin(stranger.pid))  # from a thread that was late
     assert list((tmp_path / "run").iterdir()) == []
     entry.remove()
+
+
+def test_who_wrote_it_is_known_though_no_file_can_be_opened(
+    tmp_path: Path, stranger: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Records(tmp_path)
+    monkeypatch.setattr(leftovers_module, "find", lambda _pid: None)
+    known.add(stranger.pid, "demo").see(kin(stranger.pid))
+    assert [record.gateway for record in records(tmp_path)] == [ours()]
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path, stranger: Identity) -> None:

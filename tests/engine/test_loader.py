@@ -19,6 +19,7 @@ from vllama.engine.footprint import GIB
 from vllama.engine.install import Environment, Profile
 from vllama.engine.loader import Loader
 from vllama.engine.memory import Memory
+from vllama.engine.progress import Progress
 from vllama.errors import ConfigError, DoesNotFitError, EngineError
 from vllama.models import hub
 from vllama.models.adapters import Adapter
@@ -127,15 +128,18 @@ async def test_a_model_that_is_not_here_is_downloaded(
     caplog.set_level("INFO", "vllama.engine")
     model = Model(parse("some/where"), source="Some/Where", engine_name="some/where")
     loader = make_loader(tmp_path, model)
-    known = await loader.fetch(model)
+    reported, progress = list[tuple[float | None, str]](), Progress()
+    progress.on_change = lambda: reported.append((progress.fraction, progress.detail))
+    known = await loader.fetch(model, progress)
     engine = loader.engine(known, None)
     assert known.checkpoint == models["demo"].checkpoint
     assert loader._catalogue.find(model.name) == known
     assert value_of(engine._plan, "--model") == models["demo"].source
     assert engine._plan.log.name == "some-where.log"
-    progress = [record.message.partition("downloaded ")[2] for record in caplog.records if "%" in record.message]
-    assert progress == ["0 % of 100.0 GB", "10 % of 100.0 GB", "100 % of 100.0 GB"]
-    assert await loader.fetch(known) is known
+    logged = [record.message.partition("downloaded ")[2] for record in caplog.records if "%" in record.message]
+    assert logged == ["0 % of 100.0 GB", "10 % of 100.0 GB", "100 % of 100.0 GB"]
+    assert (len(reported), reported[2]) == (5, (0.15, "15.0 of 100.0 GB"))
+    assert await loader.fetch(known, Progress()) is known
     assert asked == ["Some/Where"]
 
 
@@ -154,7 +158,7 @@ async def test_the_commit_that_a_manifest_names_is_downloaded(
     manifest = Manifest(weights=Origin("hub", "Some/Where", revision))
     stored = Stored(name, manifest, "0" * 64, datetime.now(UTC))
     model = Model(name, source="Some/Where", engine_name="some/where", stored=stored)
-    await make_loader(tmp_path, model).fetch(model)
+    await make_loader(tmp_path, model).fetch(model, Progress())
     assert asked == [revision or None]
 
 
@@ -166,7 +170,7 @@ async def test_a_download_that_is_no_model(tmp_path: Path, monkeypatch: pytest.M
     model = Model(parse("some/where"), source="Some/Where", engine_name="some/where")
     loader = make_loader(tmp_path, model)
     with pytest.raises(ConfigError, match="is empty"):
-        await loader.fetch(model)
+        await loader.fetch(model, Progress())
     assert loader._catalogue.find(model.name) == model
 
 

@@ -1,6 +1,7 @@
 """The memory plan: what engines of real models take of made-up machines."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import pytest
 from vllama.engine import memory as memory_module
 from vllama.engine.footprint import GIB, Footprint, footprint
 from vllama.engine.install import Profile
-from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
+from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, pss, read_memory, share_launch
 from vllama.errors import DoesNotFitError
 from vllama.models.inspect import Checkpoint, inspect
 from vllama.scheduling.plan import AdapterLimits
@@ -385,3 +386,16 @@ def test_ram_is_what_the_cgroup_leaves(
     memory = read_memory(Profile.CPU)
     reserve = -(-total // 20)
     assert memory == Memory(total, max(0, available - reserve), total - reserve, 0)
+
+
+def test_a_kernel_that_does_not_tell_who_shares_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, read_text = pss(os.getpid()), Path.read_text
+
+    def without_shares(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.name == "smaps_rollup":
+            raise PermissionError
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", without_shares)
+    assert 0.5 * exact < pss(os.getpid()) < 2 * exact
+    assert pss(2**22 + 1) == 0

@@ -97,3 +97,15 @@ async def test_work_beside_a_block_ends_with_it() -> None:
         await asyncio.to_thread(began.wait, 10)
         assert not ended.is_set()
     assert ended.is_set()
+
+
+async def test_a_disk_that_holds_work_up_does_not_hold_up_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_END_S", 0.01)
+    answers = threading.Event()
+    async with beside(lambda _stop: assert_set(answers)):
+        pass
+    answers.set()
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(10)

@@ -1,5 +1,6 @@
 """Folders for sockets: private, locked as long as their gateway lives, and removed after it."""
 
+import errno
 import os
 import shutil
 import stat
@@ -43,6 +44,22 @@ def test_one_that_was_tidied_away_is_made_anew() -> None:
     assert path.parent == folder.path != before
     assert path.parent.is_dir()
     folder.close()
+
+
+def test_one_that_cannot_be_made_anew_is_made_as_soon_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = SocketFolder()
+    shutil.rmtree(folder.path)
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, "mkdtemp", no_space)
+        for _ in range(2):
+            with pytest.raises(ConfigError):
+                folder.socket()
+    assert folder.socket().parent.is_dir()
+    folder.close()
+
+
+def no_space(**_: object) -> str:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_those_of_crashed_gateways_are_removed(runtime: Path) -> None:

@@ -56,6 +56,7 @@ def test_sums() -> None:
 async def test_requests_and_speed(stats: Stats, client: EngineClient, engine: FakeEngine, clock: Clock) -> None:
     engine.script(*(whole(metrics(3, 1, tokens)) for tokens in (100, 150, 140)))
     assert await stats.usage(client) == Usage(3, 1, None)
+    assert (client.answered, client.waiting) == (0, 0), "that somebody looks shows not that the engine works"
     clock.now += 2.0
     assert await stats.usage(client) == Usage(3, 1, 25.0)
     clock.now += 2.0

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from starlette.applications import Starlette
 
+from tests.asgi import Visit
 from tests.conftest import Alone
 from tests.fake_engine import Stream, chat_events, events, hang_up, refusal
 from tests.permissive_engine import permissive
@@ -171,3 +172,39 @@ async def test_a_model_that_does_not_load_again_says_why(alone: Alone) -> None:
     alone.engine.script(last_time)
     response = await alone.api.post("/api/chat", json=SAY)
     assert (response.status_code, response.json()) == (500, {"error": "no memory: take a smaller model"})
+
+
+async def test_nothing_is_asked_again_for_a_client_that_left(alone: Alone, empty_app: tuple[Starlette, str]) -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        alone.place.client.fate.watched = True
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"{")
+        return await hang_up(request)
+
+    alone.engine.script(broken)
+    visit = Visit(empty_app[0], "/v1/chat/completions", json.dumps(SAY).encode())
+    answer = asyncio.create_task(visit.run())
+    while not alone.places:
+        await asyncio.sleep(0)
+    await asyncio.wait_for(alone.place.client.fate.doubted.wait(), 5)
+    visit.leave()
+    alone.place.client.fate.seal("it was killed by SIGKILL")
+    await answer
+    assert (visit.status, len(alone.engine.asked), len(alone.places)) == (499, 1, 1)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+async def test_a_client_that_leaves_before_the_first_word_ends_its_request(
+    alone: Alone, empty_app: tuple[Starlette, str], path: str
+) -> None:
+    prefill = Stream(end="hang")
+    alone.engine.script(prefill)
+    visit = Visit(empty_app[0], path, json.dumps(STREAMED[path]).encode())
+    answer = asyncio.create_task(visit.run())
+    await asyncio.wait_for(prefill.sent.wait(), 5)
+    assert visit.status == 0, "an error would still have a status of its own"
+    visit.leave()
+    await answer
+    await asyncio.wait_for(prefill.aborted.wait(), 5)
+    assert (visit.status, visit.body, len(alone.engine.asked)) == (499, b"", 1)

@@ -145,7 +145,8 @@ class Engines:
         self._released.set()
         self._released = asyncio.Event()
 
-    async def fetch(self, model: Model) -> Model:
+    async def fetch(self, model: Model, progress: Progress) -> Model:
+        progress.measure(3, 4, "3 of 4 GB")
         await self._hold(f"fetch {model.source}")
         return replace(model, checkpoint=self.checkpoints.get(model.source))
 

@@ -73,3 +73,13 @@ async def test_a_client_that_leaves_the_next_try(scheduler: LocalScheduler, engi
     await until(lambda: not engines.alive)
     await settle()
     assert [(report.state, report.error) for report in scheduler.reports()] == [(State.FAILED, "no memory")]
+
+
+async def test_what_is_kept_of_a_failure_holds_no_request(scheduler: LocalScheduler, engines: Engines) -> None:
+    engines.failures["start a"] = [EngineError("no memory", "buy some")]
+    error = await User(scheduler, A).failure()
+    kept = scheduler._failures.error(A.weights)
+    assert (type(kept), str(kept)) == (type(error), str(error))
+    assert kept is not None
+    assert kept.__traceback__ is None
+    assert error.__traceback__ is not None

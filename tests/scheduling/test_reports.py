@@ -28,7 +28,7 @@ async def test_a_life(make: Make, engines: Engines, clock: Clock) -> None:
     await clock.skip(10)
     report = told(scheduler)
     assert replace(report, seconds=0.0) == Report(
-        "a", ("a:latest", "x:latest"), State.STARTING, Phase.DOWNLOADING, waiting=2
+        "a", ("a:latest", "x:latest"), State.STARTING, Phase.DOWNLOADING, 0.75, "3 of 4 GB", waiting=2
     )
     assert round(report.seconds) == 10
 

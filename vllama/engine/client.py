@@ -105,14 +105,22 @@ class EngineClient:
         self.answered += 1
         return response
 
-    async def get_json(self, path: str, *, seconds: float, type_: type[Any] = dict) -> Any:
-        """The decoded JSON of a GET. Raises EngineError for anything but a 200 with such a body in time."""
+    async def get(self, path: str, *, seconds: float) -> bytes:
+        """The body of a GET, which counts neither as waiting nor as answered: it takes no model to answer one.
+
+        Raises EngineError for anything but a 200 in time.
+        """
         with translate_errors():
             limit = aiohttp.ClientTimeout(total=seconds)
             async with self._open().get(self._base + path, timeout=limit) as response:
                 data = await response.read()
         if response.status != 200:
             raise EngineError(f"{path} answered {response.status}: {data[:200].decode(errors='replace')}")
+        return data
+
+    async def get_json(self, path: str, *, seconds: float, type_: type[Any] = dict) -> Any:
+        """The decoded JSON of a GET. Raises EngineError for anything but a 200 with such a body in time."""
+        data = await self.get(path, seconds=seconds)
         try:
             return msgspec.json.decode(data, type=type_)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:

@@ -14,7 +14,7 @@ import msgspec
 
 from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, translate_errors
-from vllama.engine.diagnosis import diagnose
+from vllama.engine.diagnosis import Diagnosis, diagnose
 from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
 from vllama.engine.leftovers import Records
@@ -25,7 +25,7 @@ from vllama.engine.process import EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
 from vllama.engine.scratch import Scratch
 from vllama.engine.standby import Standby, StandbyError
-from vllama.errors import EngineError
+from vllama.errors import EngineError, EngineGoneError
 from vllama.scheduling.plan import AdapterLimits
 from vllama.wire.openai import ModelList
 
@@ -40,6 +40,7 @@ _ADAPTER_S = 120.0
 _CHANGE_S = 30.0
 _BYTES_PER_S = 1e9
 """For falling asleep and waking: the weights go to RAM or come back, on slow machines no faster than this."""
+_FATE_S = 2.0
 _FORKED_SILENCE_S = 30.0
 """A fork that inherited a lock which somebody held hangs. What has imported everything before logs every second."""
 _FORK_REFUSED = "Cannot re-initialize CUDA in forked subprocess"
@@ -161,7 +162,7 @@ class Engine:
         with contextlib.suppress(EngineError):
             models = await self.client.get_json("/v1/models", seconds=10.0, type_=ModelList)
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
-        self._check_ended(process)
+        await self._check_ended(process)
         self.state = State.READY
         self.progress.enter(None)
         if (full := self._plan.full_context or 0) > (fitting := self.context_length or full):
@@ -188,13 +189,13 @@ class Engine:
 
     async def _until_healthy(self, process: EngineProcess) -> None:
         while not await self.client.healthy():
-            self._check_alive(process)
+            await self._check_alive(process)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_S):
                     await self.ended.wait()
 
-    def _check_alive(self, process: EngineProcess) -> None:
-        self._check_ended(process)
+    async def _check_alive(self, process: EngineProcess) -> None:
+        await self._check_ended(process)
         silence = time.monotonic() - max(self.progress.changed_at, self._launched_at)
         if self.fast and self.progress.phase is Phase.IMPORTING and silence > _FORKED_SILENCE_S:
             raise StandbyError(f"the forked engine did nothing for {silence:.0f} s")
@@ -205,15 +206,19 @@ class Engine:
                 f"allow more with OLLAMA_LOAD_TIMEOUT; its log is {process.log.path}",
             )
 
-    def _check_ended(self, process: EngineProcess) -> None:
-        if self.ended.is_set():
-            if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
-                raise StandbyError(_FORK_REFUSED)
-            found = diagnose(process.log.tail, process.returncode)
-            advice = f"{found.advice}; its log is" if found.advice else "its log is"
-            raise EngineError(
-                f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
-            )
+    async def _check_ended(self, process: EngineProcess) -> None:
+        if not process.ending.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self.ended.wait()
+        if self.fast and any(_FORK_REFUSED in line for line in process.log.tail):
+            raise StandbyError(_FORK_REFUSED)
+        found = await _diagnosis(process, await process.last_words())
+        advice = f"{found.advice}; its log is" if found.advice else "its log is"
+        raise EngineError(
+            f"the engine of {self._plan.name} did not start: {found.cause}", f"{advice} {process.log.path}"
+        )
 
     async def _warm_up(self, process: EngineProcess) -> None:
         """Readiness is apart from liveness: only an engine that answered a prompt is ready."""
@@ -228,12 +233,17 @@ class Engine:
             await asyncio.wait({answer, ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if answer.done() and answer.exception() is not None:
                 await asyncio.wait({ended}, timeout=_LAST_WORDS_S)
-            self._check_ended(process)
+            await self._check_ended(process)
             if not answer.done():
                 raise EngineError(
                     f"the engine of {self._plan.name} did not answer its first prompt", f"its log is {process.log.path}"
                 )
             answer.result()
+        except EngineGoneError as error:  # nothing is to be asked again of one that never was ready
+            raise EngineError(
+                f"the engine of {self._plan.name} broke off its first prompt: {error.message}",
+                f"its log is {process.log.path}",
+            ) from error
         finally:
             for task in (answer, ended):
                 task.cancel()
@@ -294,11 +304,17 @@ class Engine:
             raise EngineError(f"the engine of {self.name} keeps the adapter {name}: it answered {status}: {text[:500]}")
 
     async def _post(self, path: str, body: Mapping[str, object] | None, seconds: float) -> tuple[int, str]:
-        """Status and text of the answer, a JSON error's message where it is one."""
+        """Status and text of the answer, a JSON error's message where it is one.
+
+        Where the engine breaks off, its fate is known before that is told.
+        """
         data = msgspec.json.encode(body) if body is not None else b""
-        with translate_errors():
-            async with asyncio.timeout(seconds), self.client.request("POST", path, data) as response:
-                return response.status, _error_text(await response.read())
+        try:
+            with translate_errors():
+                async with asyncio.timeout(seconds), self.client.request("POST", path, data) as response:
+                    return response.status, _error_text(await response.read())
+        except EngineGoneError as error:
+            raise EngineGoneError(await self.client.fate.learn(_FATE_S) or error.message) from error
 
     async def _watch(self, process: EngineProcess, scratch: Scratch) -> None:
         entry = await asyncio.to_thread(self._records.add, process.pid, self.name) if self._records else None
@@ -309,17 +325,17 @@ class Engine:
             self.state = State.FAILED
         if by_itself and fault is None:
             status = await process.last_words()
-            self._tell_failure(process, "ended by itself", str(diagnose(process.log.tail, status)))
+            self._tell_failure(process, "ended by itself", str(await _diagnosis(process, status)))
         await (process.wait() if fault is None else self._give_up(process, fault))
-        scratch.remove()
         self.client.fate.seal(self.failure)
-        if entry is not None:
-            entry.remove()
+        await asyncio.to_thread(scratch.remove)
+        if entry is not None and process.returncode is not None:  # what cannot be killed is left to the next start
+            await asyncio.to_thread(entry.remove)
         self.ended.set()
 
     async def _give_up(self, process: EngineProcess, fault: Fault) -> int | None:
         # Told before it is killed: those who wait for an answer need not wait for that, too.
-        self._tell_failure(process, "was given up", _cause(process, fault))
+        self._tell_failure(process, "was given up", await _cause(process, fault))
         await self.client.close()
         return await process.kill()
 
@@ -354,10 +370,17 @@ class Engine:
             ) from None
 
 
-def _cause(process: EngineProcess, fault: Fault) -> str:
+async def _cause(process: EngineProcess, fault: Fault) -> str:
     """What its log says of it. Of a hang it says nothing, and its last words are of no use where it knows no cause."""
-    told = str(diagnose(process.log.tail, None))
-    return fault.text if fault.hung or told.startswith("it was stopped") else told
+    if fault.hung:
+        return fault.text
+    told = str(await _diagnosis(process, None))
+    return fault.text if told.startswith("it was stopped") else told
+
+
+async def _diagnosis(process: EngineProcess, status: int | None) -> Diagnosis:
+    """In a thread: a long log takes the tenth of a second."""
+    return await asyncio.to_thread(diagnose, tuple(process.log.tail), status)
 
 
 def _error_text(body: bytes) -> str:

@@ -217,7 +217,8 @@ class HealthWatch:
 
     async def _refresh(self) -> None:
         if time.monotonic() >= self._looks_again:
-            self._pids = await asyncio.to_thread(self._find)
+            with contextlib.suppress(OSError):  # no file can be opened: those that are known have to do
+                self._pids = await asyncio.to_thread(self._find)
             self._looks_again = time.monotonic() + _KIN_S
 
     def _find(self) -> tuple[int, ...]:

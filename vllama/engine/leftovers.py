@@ -108,11 +108,12 @@ class Records:
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "run"
+        own = find(os.getpid())
+        self._own = Identity.of(own) if own is not None else Identity(os.getpid(), 0)
 
     def add(self, session: int, name: str) -> Entry:
         """Write an engine down. Blocks for the time that a disk takes, as what its entry does."""
-        gateway, first = find(os.getpid()), find(session)
-        own = Identity.of(gateway) if gateway is not None else Identity(os.getpid(), 0)
+        first, own = find(session), self._own
         entry = Entry(Record(name, _boot(), own, session, []), self._folder / f"{own.pid}-{session}.json")
         entry.see([first] if first is not None else [])
         return entry
@@ -129,7 +130,11 @@ class Records:
         """
         ended = []
         for path, record in self._orphans():
-            if pids := _end(record):
+            pids = _end(record)
+            if left := record.survivors():  # the next start tries again
+                logger.error("what a crash left of the engine of %s cannot be ended: processes %s", record.name, left)
+                continue
+            if pids:
                 ended.append(record.name)
                 logger.warning("ended what a crash had left of the engine of %s: processes %s", record.name, pids)
             with contextlib.suppress(OSError):

@@ -32,6 +32,7 @@ from vllama.engine.log_path import STANDBY, log_path
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
 from vllama.engine.prefetch import prefetch_weights
+from vllama.engine.progress import Progress
 from vllama.engine.sockets import SocketFolder
 from vllama.engine.standby import Standby
 from vllama.engine.startup import has_compiler, startup_arguments
@@ -79,12 +80,12 @@ class Loader:
         self._sockets = SocketFolder()
         self.records = Records(settings.home)
 
-    async def fetch(self, model: Model) -> Model:
+    async def fetch(self, model: Model, progress: Progress) -> Model:
         """The model with its weights on this machine. Raises VllamaError where they cannot be had, or are no model."""
         if model.checkpoint is not None:
             return model
         logger.info("%s: downloading %s", model.name.short, model.source)
-        report = _log_progress(model.name.short)
+        report = _report_to(progress, model.name.short)
         path = await hub.download(model.source, revision=_revision(model), report=report)
         model = replace(model, checkpoint=await asyncio.to_thread(inspect, path))
         self._catalogue.put(model)
@@ -292,14 +293,17 @@ def _check_port_free(port: int) -> None:
             ) from None
 
 
-def _log_progress(name: str) -> Callable[[hub.DownloadProgress], None]:
-    """Reports each further tenth of a download."""
+def _report_to(progress: Progress, name: str) -> hub.Report:
+    """Reports a download, and logs each further tenth of it."""
     reported = -1
 
-    def report(progress: hub.DownloadProgress) -> None:
+    def report(download: hub.DownloadProgress) -> None:
         nonlocal reported
-        if progress.total and (tenth := 10 * progress.completed // progress.total) > reported:
+        if not (total := download.total):
+            return
+        progress.measure(download.completed, total, f"{download.completed / 1e9:.1f} of {total / 1e9:.1f} GB")
+        if (tenth := 10 * download.completed // total) > reported:
             reported = tenth
-            logger.info("%s: downloaded %d %% of %.1f GB", name, 10 * tenth, progress.total / 1e9)
+            logger.info("%s: downloaded %d %% of %.1f GB", name, 10 * tenth, total / 1e9)
 
     return report

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,4 +216,7 @@ def pss(pid: int) -> int:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         kinds = ("Pss_Anon:", "Pss_Shmem:")
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(kinds))
+    with contextlib.suppress(OSError, ValueError):  # a kernel that does not tell who shares what, as gVisor's
+        _, held, shared = (int(pages) for pages in Path(f"/proc/{pid}/statm").read_text().split()[:3])
+        return (held - shared) * resource.getpagesize()
     return 0

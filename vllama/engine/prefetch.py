@@ -15,6 +15,7 @@ Work = Callable[[threading.Event], None]
 
 _CHUNK_BYTES = 128 * 2**10
 """So much is asked for at a time: of a larger request Linux drops what exceeds its read-ahead, this at least."""
+_END_S = 5.0
 _NETWORK = ("nfs", "nfs4", "lustre")
 """File systems from which vLLM reads ahead itself, in several threads."""
 
@@ -60,7 +61,7 @@ def file_system(path: Path) -> str:
 
 @contextlib.asynccontextmanager
 async def beside(work: Work) -> AsyncIterator[None]:
-    """Have a thread do some work during the block, and end with it."""
+    """Have a thread do some work during the block, and end with it, or soon after where a disk holds it up."""
     stop = threading.Event()
     executor = ThreadPoolExecutor(1, thread_name_prefix="beside")  # the shared one may be busy, and this one takes long
     done = asyncio.get_running_loop().run_in_executor(executor, work, stop)
@@ -68,5 +69,5 @@ async def beside(work: Work) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        await asyncio.wait({done})
+        await asyncio.wait({done}, timeout=_END_S)
         executor.shutdown(wait=False)

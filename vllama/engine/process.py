@@ -94,7 +94,7 @@ class EngineProcess:
 
         Raises TimeoutError where even then one does not end, as in a driver that hangs.
         """
-        if not self._end.done():
+        if not self._guard.gone.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
         if await self._ends_within(grace):

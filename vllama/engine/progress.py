@@ -108,7 +108,7 @@ class Progress:
         if phase is not None:
             self.enter(phase)
             if bar:
-                self._measure(int(bar[1]), int(bar[2]), counted)
+                self.measure(int(bar[1]), int(bar[2]), counted)
 
     def _begun_by(self, text: str) -> Phase | None:
         """The phase that a line is from. Only a start is read so: later on a log holds what clients write."""
@@ -117,7 +117,8 @@ class Progress:
         found = next((phase for sign, phase in _SIGNS if sign.search(text)), None)
         return found if found and _STAGES[found] >= _STAGES.get(self.phase, 0) else None
 
-    def _measure(self, done: int, total: int, detail: str) -> None:
+    def measure(self, done: int, total: int, detail: str) -> None:
+        """How much of the phase is done."""
         self.fraction, self.detail = (min(1.0, done / total) if total else None), detail
         self._note()
 

@@ -31,8 +31,8 @@ class SocketFolder:
     def socket(self) -> Path:
         """A new name for each start: the socket of an engine that was killed stays behind."""
         if not (self.path / _LOCK).exists():  # what tidies up temporary folders took it for forgotten
-            os.close(self._lock)
-            self.path, self._lock = _make()
+            tidied, (self.path, self._lock) = self._lock, _make()
+            os.close(tidied)
         self._count += 1
         return self.path / f"{self._count}.sock"
 

@@ -204,15 +204,15 @@ class _Control:
         return await self._first
 
     async def fork(self, arguments: Sequence[str], variables: Mapping[str, str], guard: int, output: int) -> int:
-        with tempfile.TemporaryFile("w+") as request:
-            json.dump({"arguments": list(arguments), "variables": dict(variables)}, request)
-            request.seek(0)
-            answer = self._expect()
-            try:
-                socket.send_fds(self._socket, [b"f"], [guard, output, request.fileno()])
-            except OSError as error:
-                raise StandbyError(f"the standby cannot be asked ({error.strerror})") from error
-            said = await answer
+        request = {"arguments": list(arguments), "variables": dict(variables)}
+        try:
+            with tempfile.TemporaryFile() as file:
+                file.write(json.dumps(request).encode())
+                file.seek(0)
+                socket.send_fds(self._socket, [b"f"], [guard, output, file.fileno()])
+        except OSError as error:  # it has gone, or the disk is full
+            raise StandbyError(f"the standby cannot be asked ({error.strerror})") from error
+        said = await self._expect()
         if "pid" not in said:
             raise StandbyError(f"the standby did not fork: {said.get('error', 'it ended')}")
         return int(said["pid"])

@@ -92,13 +92,10 @@ class _Meter:
 
     async def read(self) -> Usage | None:
         try:
-            async with asyncio.timeout(_TIMEOUT_S), self._client.request("GET", "/metrics") as response:
-                text = await response.text() if response.status == 200 else ""
-        except (EngineError, TimeoutError, UnicodeDecodeError):
+            text = await self._client.get("/metrics", seconds=_TIMEOUT_S)
+        except EngineError:
             return None
-        if not text:
-            return None
-        sums = sums_of(text, (_RUNNING, _WAITING, _TOKENS))
+        sums = sums_of(text.decode(errors="replace"), (_RUNNING, _WAITING, _TOKENS))
         return Usage(int(sums[_RUNNING]), int(sums[_WAITING]), self._rate(sums[_TOKENS]))
 
     def _rate(self, tokens: float) -> float | None:

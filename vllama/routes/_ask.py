@@ -40,7 +40,7 @@ async def ask(request: Request, question: Question, type_: type[T]) -> tuple[T, 
 
     Raises ApiError where the engine refuses, dies, or answers something else, ClientLeft where nobody waits any more.
     """
-    data, loaded = await twice(lambda: until_client_leaves(request, _ask(request, question)))
+    data, loaded = await twice(request, lambda: until_client_leaves(request, _ask(request, question)))
     with engine_failures():
         return msgspec.json.decode(data, type=type_), loaded
 

@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import msgspec
+from starlette.requests import Request
 
 from vllama.engine.client import death
 from vllama.errors import ApiError, EngineError, EngineGoneError, VllamaError
+from vllama.framing import ClientLeft
 from vllama.routes._edge import quote
 from vllama.translate.failure import failure_text
 
@@ -38,14 +40,17 @@ def engine_failures() -> Iterator[None]:
         raise unreadable(error) from error
 
 
-async def twice(attempt: Callable[[], Awaitable[T]]) -> T:
+async def twice(request: Request, attempt: Callable[[], Awaitable[T]]) -> T:
     """What the attempt gives; made once more, and no more, where its engine is lost before anything was sent.
 
-    The attempt acquires an engine: the second one waits for the engine's successor.
+    The attempt acquires an engine: the second one waits for the engine's successor. Raises ClientLeft where nobody
+    waits for that: not even the load of a model is to begin then.
     """
     try:
         return await attempt()
     except EngineGoneError as error:
+        if await request.is_disconnected():
+            raise ClientLeft from error
         logger.info("a request is asked again, as its engine was lost: %s", error.message)
     try:
         return await attempt()

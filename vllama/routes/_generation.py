@@ -70,7 +70,7 @@ def notice(wanted: str, shape: Shape, reason: str) -> dict[str, Any]:
 
 async def answer(exchange: Exchange) -> Response:
     """The reply to a request that has something to answer. Raises ApiError for what goes wrong before it begins."""
-    return await twice(lambda: _answer(exchange))
+    return await twice(exchange.request, lambda: _answer(exchange))
 
 
 async def _answer(exchange: Exchange) -> Response:

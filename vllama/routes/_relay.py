@@ -58,7 +58,7 @@ class Handover:
 
 async def hand_over(request: Request, handover: Handover) -> Response:
     """The engine's reply as the client's. Raises ApiError where the engine refuses or dies before it."""
-    return await twice(lambda: _hand_over(request, handover))
+    return await twice(request, lambda: _hand_over(request, handover))
 
 
 async def _hand_over(request: Request, handover: Handover) -> Response:

@@ -61,7 +61,7 @@ async def messages(request: Request) -> Response:
             return await _stream(exchange, reply)
         return _reply(await until_client_leaves(request, _whole(exchange, reply)))
 
-    return await twice(attempt)
+    return await twice(request, attempt)
 
 
 async def count_tokens(request: Request) -> Response:

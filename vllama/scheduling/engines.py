@@ -68,8 +68,11 @@ class Engine(Protocol):
 
 
 class Engines(Protocol):
-    async def fetch(self, model: Model) -> Model:
-        """The model with its weights at hand, downloaded where need be; many may run at once."""
+    async def fetch(self, model: Model, progress: Progress) -> Model:
+        """The model with its weights at hand, downloaded where need be; many may run at once.
+
+        progress: told how much is there.
+        """
         ...
 
     async def demand(self, model: Model) -> Demand:

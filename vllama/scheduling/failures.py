@@ -39,7 +39,8 @@ class Failures:
     def note(self, resident: Resident, error: VllamaError, *, held: bool = False) -> None:
         """held: whether whoever asks too soon is to be told the same, and nothing tried."""
         past = self._past(resident.weights)
-        past.error, past.names, past.since = error, resident.names, self._clock()
+        # Whoever raises one adds a traceback to it, which holds the request: this one is raised by nobody.
+        past.error, past.names, past.since = copy.copy(error), resident.names, self._clock()
         past.log = resident.engine.log_path if resident.engine is not None else None
         if held:
             past.attempts.failed()
@@ -72,7 +73,7 @@ class Failures:
         past = self._pasts.get(weights)
         if past is None or past.error is None or not past.attempts.is_held:
             return None
-        return copy.copy(past.error)  # each who raises one adds a traceback to it
+        return copy.copy(past.error)
 
     def reports(self) -> list[Report]:
         return [

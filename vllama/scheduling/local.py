@@ -205,7 +205,9 @@ class LocalScheduler:
         try:
             await asyncio.sleep(resident.delay)
             resident.delay = 0.0
-            resident.model = await self._engines.fetch(resident.model)
+            if resident.model.checkpoint is None:
+                resident.progress.enter(Phase.DOWNLOADING)
+            resident.model = await self._engines.fetch(resident.model, resident.progress)
         except BaseException as error:
             if _is_cancelled():
                 raise
