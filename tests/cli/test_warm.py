@@ -113,6 +113,25 @@ def test_run_before_a_server_that_cannot(server):
         terminal.close()
 
 
+def test_a_chat_shows_each_load(server):
+    """Of a model that was unloaded between two questions, too."""
+    server.answers = {
+        "POST /api/show": (200, {"capabilities": ["completion"]}),
+        "POST /api/warmup": LOAD[-1:],
+        "POST /api/generate": (200, {"done": True}),
+    }
+    terminal = Terminal(SCRIPT, "run", "demo", OLLAMA_HOST=server.url)
+    try:
+        terminal.expect(">>> ")
+        server.answers["POST /api/warmup"] = [status("importing", seconds=3.0), HANG]
+        terminal.say("hello")
+        terminal.expect("importing               3.")
+        terminal.write(CTRL_C)
+        terminal.expect(">>> ")
+    finally:
+        terminal.close()
+
+
 def test_what_goes_on():
     began = time.monotonic() - 4
     line = now_line(Load("reading weights", 0.5, "1 of 2", began), 11.0, "m:latest").plain
