@@ -31,10 +31,14 @@ end with the cause. It is one of the table below, or one of these:
 
 | Cause | What to do |
 |---|---|
-| its EngineCore died without a word | see `dmesg`, where Linux names what it killed for want of memory; free RAM, or set --memory-limit |
-| it hung: process 4711 (EngineCore) was stopped (SIGSTOP) | see who stops processes here: a debugger, a freezer of containers, a person |
-| it hung: it did not answer /health for 60 s | see the end of its log; less memory or fewer cores than it needs make an engine as slow |
-| it hung: its processes did nothing for 60 s while 3 requests waited | see the end of its log; on several GPUs, what NCCL_DEBUG=INFO in the server's environment adds to it |
+| its EngineCore died without a word | \
+see `dmesg`, where Linux names what it killed for want of memory; free RAM, or set --memory-limit |
+| it hung: process 4711 (EngineCore) was stopped (SIGSTOP) | \
+see who stops processes here: a debugger, a freezer of containers, a person |
+| it hung: it did not answer /health for 60 s | \
+see the end of its log; less memory or fewer cores than it needs make an engine as slow |
+| it hung: its processes did nothing for 60 s while 3 requests waited | \
+see the end of its log; on several GPUs, what NCCL_DEBUG=INFO in the server's environment adds to it |
 | its server stopped listening | see the end of its log |
 
 ## Causes
