@@ -11,8 +11,8 @@ from vllama.scheduling.scheduler import Scheduler
 
 logger = logging.getLogger("vllama")
 
-_TOLD_BY_OTHERS = (Phase.DOWNLOADING, Phase.WAITING)
-"""How much was downloaded has lines of its own, and so has what makes room."""
+_TOLD_BY_OTHERS = (Phase.DOWNLOADING, Phase.WAITING, Phase.RESTARTING)
+"""How much was downloaded has lines of its own, and so has what makes room, and what starts again."""
 
 _PAUSE_S = 0.1
 """At least, between two looks: each request that comes or goes is a change."""

@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     )
     load_timeout: float = Field(
         300.0,
-        description="A loading engine that logs nothing for this long is stopped, and its requests fail. "
+        description="A loading engine that makes no progress for this long is stopped, and its requests fail. "
         "Alias: OLLAMA_LOAD_TIMEOUT.",
     )
     drain_timeout: float = Field(

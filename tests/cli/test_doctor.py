@@ -103,7 +103,7 @@ def test_our_own_server(found, machine, server):
     }
     assert found(url=server.url)["server"] == [
         ("ok", f"vLLama 0.1.0 runs at {server.url}", ""),
-        ("warning", "demo:latest failed: out of memory: free some", "`vllama logs demo:latest`"),
+        ("warning", "out of memory: free some", "`vllama logs demo:latest`"),
         ("warning", "the standby failed: it was killed", "models start slowly: `vllama logs standby`"),
     ]
 

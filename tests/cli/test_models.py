@@ -1,5 +1,7 @@
 """`vllama cp`, `vllama rm` and `vllama stop`."""
 
+import pytest
+
 
 def test_cp(run, server):
     server.answers["POST /api/copy"] = (200, "")
@@ -39,6 +41,22 @@ async def test_stop(run_api, api):
     assert (done.code, done.out, done.err) == (0, "", "")
     names = [model["name"] for model in (await api.get("/api/ps")).json()["models"]]
     assert "demo-embed:latest" not in names
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        ("2318-01-01T00:00:00Z", "Demo stays loaded: the server was started with --pin or --keep-warm for it\n"),
+        ("2020-01-01T00:00:00Z", ""),
+    ],
+)
+def test_stop_of_what_the_server_keeps(run, server, until, said):
+    server.answers |= {
+        "POST /api/generate": (200, {"done": True}),
+        "GET /api/ps": (200, {"models": [{"name": "demo:latest", "expires_at": until}]}),
+    }
+    done = run("stop", "Demo", url=server.url)
+    assert (done.code, done.out, done.err) == (0, "", said)
 
 
 async def test_stop_of_what_is_not_there(run_api):

@@ -75,7 +75,7 @@ def test_leaving_a_load(server):
     terminal = Terminal(SCRIPT, "warm", "demo", OLLAMA_HOST=server.url)
     try:
         terminal.expect("reading weights")
-        terminal.expect("━━━━ 25%  1 of 4")
+        terminal.expect("━━━───────── 25%  1 of 4")
         terminal.write(CTRL_C)
         assert terminal.process.wait(10) == 130
         assert server.left.wait(10)
@@ -113,8 +113,27 @@ def test_run_before_a_server_that_cannot(server):
         terminal.close()
 
 
+def test_a_chat_shows_each_load(server):
+    """Of a model that was unloaded between two questions, too."""
+    server.answers = {
+        "POST /api/show": (200, {"capabilities": ["completion"]}),
+        "POST /api/warmup": LOAD[-1:],
+        "POST /api/generate": (200, {"done": True}),
+    }
+    terminal = Terminal(SCRIPT, "run", "demo", OLLAMA_HOST=server.url)
+    try:
+        terminal.expect(">>> ")
+        server.answers["POST /api/warmup"] = [status("importing", seconds=3.0), HANG]
+        terminal.say("hello")
+        terminal.expect("importing               3.")
+        terminal.write(CTRL_C)
+        terminal.expect(">>> ")
+    finally:
+        terminal.close()
+
+
 def test_what_goes_on():
     began = time.monotonic() - 4
     line = now_line(Load("reading weights", 0.5, "1 of 2", began), 11.0, "m:latest").plain
-    assert line[1:] == f" m:latest: reading weights         4.0 s  {'━' * 24} 50%  1 of 2  (11 s in all)"
+    assert line[1:] == f" m:latest: reading weights         4.0 s  {'━' * 6}{'─' * 6} 50%  1 of 2  (11 s in all)"
     assert now_line(None, 1.0).plain == ""

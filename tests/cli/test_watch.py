@@ -52,7 +52,7 @@ def test_a_line_for_each_change(run, server):
         "standby: parked",
         "demo:latest: ready",
         "demo:latest: ready, 2 running, 1 waiting",
-        f"big:latest: failed, {FAILED}",
+        f"big:latest: failed: {FAILED}",
         "standby: off: little memory is free",
         "demo:latest: gone",
     ]
@@ -84,14 +84,14 @@ def test_a_server_that_tells_nothing(run, server):
 def test_the_table():
     now = 0.0
     board = Board(clock=lambda: now)
-    assert board.text == ""
+    assert board.text(120) == ""
     for name, data in (
         ("engines", {"engines": [LOADING, engine("big:latest", state="failed", error=FAILED)], "standby": STANDBY}),
         ("engine", engine("x:latest", tokens_per_second=31.25, requests={"running": 2, "waiting": 1}, memory=0)),
     ):
         board.take((name, data))
     now = 2.0
-    columns = [re.split(r"\s{4,}", line) for line in board.text.splitlines()]
+    columns = [re.split(r"\s{4,}", line) for line in board.text(120).splitlines()]
     assert columns == [
         ["NAME", "STATE", "PHASE", "SECONDS", "MEMORY", "REQUESTS", "TOKENS/S", "RESTARTS"],
         ["demo:latest", "starting", "reading weights 1 of 2 (50%)", "5", "1.1 GB", "0+1", "-", "0"],
@@ -100,6 +100,38 @@ def test_the_table():
         [""],
         [f"big:latest: {FAILED}"],
         ["standby: parked, 600 MB"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [
+        (98, ["NAME", "STATE", "PHASE", "SECONDS", "MEMORY", "REQUESTS", "TOKENS/S", "RESTARTS"]),
+        (90, ["NAME", "STATE", "PHASE", "SECONDS", "MEMORY", "REQUESTS", "TOKENS/S"]),
+        (60, ["NAME", "STATE", "PHASE", "SECONDS"]),
+        (20, ["NAME", "STATE", "PHASE", "SECONDS"]),
+    ],
+)
+def test_a_narrow_table(width, head):
+    board = Board()
+    board.take(("engines", {"engines": [LOADING]}))
+    assert board.text(width).splitlines()[0].split() == head
+
+
+def test_a_failure_is_told_once(run, server):
+    lost = {"error": "the engine of demo:latest was lost: it hung"}
+    server.answers["GET /api/engines/events"] = [
+        event("engines", {"engines": [engine(state="failed", **lost)]}),
+        event("engine", engine(state="starting", phase="importing", **lost)),
+        event("engine", engine()),
+        event("engine", engine(state="failed", **lost)),
+    ]
+    lines = run("ps", "--watch", url=server.url).out.splitlines()
+    assert [line.partition(" ")[2] for line in lines] == [
+        "demo:latest: failed: the engine of demo:latest was lost: it hung",
+        "demo:latest: starting, importing",
+        "demo:latest: ready",
+        "demo:latest: failed: the engine of demo:latest was lost: it hung",
     ]
 
 
@@ -131,7 +163,7 @@ def test_on_a_terminal_it_waits_for_the_server(server):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((), f"big:latest: failed: {FAILED}\n"), (("demo",), ""), (("--format", "json"), "")],
+    [((), f"big:latest: {FAILED}\n"), (("demo",), ""), (("--format", "json"), "")],
 )
 def test_ps_tells_of_failures(run, server, arguments, said):
     server.answers["GET /api/ps"] = (200, {"models": []})

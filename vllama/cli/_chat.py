@@ -37,6 +37,7 @@ def chat(server: Server, session: Session, open_session: OpenSession, history: P
 def _begin(server: Server, session: Session) -> Session:
     """Load the model, so that the first answer does not wait for it, and show what was said before."""
     load_first(server, session.load_request())
+    load_first(server, session.load_request())
     with waiting():
         server.post("/api/generate", session.load_request(), patient=True)
     for message in session.shown.get("messages") or ():
@@ -80,6 +81,7 @@ def _answer(server: Server, session: Session, message: Message) -> None:
     session.messages.append(message)
     answer = Answer()
     try:
+        load_first(server, session.load_request())
         ask(server, "/api/chat", session.chat_request(), session.style, answer)
         print("\n")
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_BAR = 24
+_BAR = 12
 _DONE = "✓"
 
 
@@ -110,10 +110,11 @@ def now_line(load: Load | None, seconds: float, name: str = "") -> "Text":
     if load is None:
         return Text("")
     spinner = _SPINNER[int(time.monotonic() * 10) % len(_SPINNER)]
-    text = Text.assemble((spinner, "cyan"), f" {name}{': ' if name else ''}{load.phase:<20} {load.seconds:6.1f} s")
+    head = f" {name}{': ' if name else ''}{load.phase:<20} {load.seconds:6.1f} s"
+    text = Text.assemble((spinner, "cyan"), head, no_wrap=True, overflow="ellipsis")
     if load.fraction is not None:
         filled = round(min(max(load.fraction, 0.0), 1.0) * _BAR)
-        text.append_text(Text.assemble("  ", ("━" * filled, "green"), ("━" * (_BAR - filled), "bright_black")))
+        text.append_text(Text.assemble("  ", ("━" * filled, "green"), ("─" * (_BAR - filled), "bright_black")))
         text.append(f" {load.fraction:.0%}")
     if load.detail:
         text.append(f"  {load.detail}")

@@ -69,7 +69,9 @@ class _Board:
 
     def _text(self) -> Text:
         now = time.monotonic()
-        return Text("\n").join(now_line(load, now - began, name) for name, load, began in self._loads)
+        return Text("\n", no_wrap=True, overflow="ellipsis").join(
+            now_line(load, now - began, name) for name, load, began in self._loads
+        )
 
 
 def _load(report: "Report", now: float) -> tuple[str, Load, float]:

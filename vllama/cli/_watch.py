@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from vllama.cli._engines import Engine
+from vllama.cli._engines import Engine, fault_of
 from vllama.cli._words import human_size
 from vllama.errors import VllamaError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _AGAIN_S = 1.0
 _HEAD = ("NAME", "STATE", "PHASE", "SECONDS", "MEMORY", "REQUESTS", "TOKENS/S", "RESTARTS")
+_LEAST = 4
+"""Columns that stay however narrow the terminal is."""
+_WIDE, _CLOSE = 4, 2
 
 Event = tuple[str, Any]
 
@@ -54,17 +57,28 @@ class Board:
         if engine["name"].lower().startswith(self._prefix):
             self._engines[engine["name"]] = (engine, self._clock())
 
-    @property
-    def text(self) -> str:
-        from vllama.cli._table import table
-
+    def text(self, width: int) -> str:
         if not self.began:
             return ""
         now = self._clock()
-        rows = [_row(engine, now - told) for engine, told in self._engines.values()]
-        errors = [f"{name}: {engine['error']}" for name, (engine, _) in self._engines.items() if engine["error"]]
-        below = [*errors, *filter(None, [standby_line(self._standby), self._lost])]
-        return table([_HEAD, *rows]) + "".join(f"\n{line}" for line in below)
+        rows = [_HEAD, *(_row(engine, now - told) for engine, told in self._engines.values())]
+        errors = [fault_of(engine) for engine, _ in self._engines.values()]
+        below = filter(None, [*errors, standby_line(self._standby), self._lost])
+        return _fitted(rows, width) + "".join(f"\n{line}" for line in below)
+
+
+def _fitted(rows: list[tuple[str, ...]], width: int) -> str:
+    """Closer together where the terminal is narrow, and without the last columns where that is not enough."""
+    from rich.cells import cell_len
+
+    from vllama.cli._table import table
+
+    def is_narrow(text: str) -> bool:
+        return all(cell_len(line) <= width for line in text.splitlines())
+
+    columns = range(len(_HEAD), _LEAST, -1)
+    tries = (table([row[:many] for row in rows], gap=gap) for many in columns for gap in (_WIDE, _CLOSE))
+    return next(filter(is_narrow, tries), table([row[:_LEAST] for row in rows], gap=_CLOSE))
 
 
 def _row(engine: Engine, age: float) -> tuple[str, ...]:
@@ -133,7 +147,8 @@ def _show_table(server: "Server", prefix: str) -> None:
     from rich.text import Text
 
     board = Board(prefix)
-    live = Live(console=Console(), get_renderable=lambda: Text(board.text), vertical_overflow="visible")
+    console = Console()
+    live = Live(console=console, get_renderable=lambda: Text(board.text(console.width)), vertical_overflow="visible")
     with live:
         while True:
             _follow(server, board)
@@ -153,29 +168,32 @@ def _follow(server: "Server", board: Board) -> None:
 
 
 def _print_lines(server: "Server", prefix: str) -> None:
-    last: dict[str, str] = {}
+    told: dict[str, tuple[str, str]] = {}
     with _events(server) as events:
         for event in events:
-            for name, line in _lines(event, prefix.lower()):
-                if last.get(name) != line:  # its numbers may have changed, which a table is for
-                    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-                last[name] = line
+            for name, line, error in _lines(event, prefix.lower()):
+                before, known = told.get(name, ("", ""))
+                news = f": {error}" if error not in ("", known) else ""
+                if line != before or news:  # its numbers may have changed, which a table is for
+                    print(f"{time.strftime('%H:%M:%S')} {line}{news}", flush=True)
+                told[name] = line, error
     raise VllamaError("the server has gone", "start it with `vllama serve`")
 
 
-def _lines(event: Event, prefix: str) -> Iterator[tuple[str, str]]:
+def _lines(event: Event, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Whose line it is, the line, and the last failure, which stays the same over several lines."""
     name, data = event
     if name == "engines":
         engines: list[Engine] = data["engines"]
-        told = [(engine["name"], _line(engine)) for engine in engines]
-        told.append(("standby", _standby_line(data.get("standby") or {})))
+        told = [(engine["name"], _line(engine), engine["error"]) for engine in engines]
+        told.append(("standby", _standby_line(data.get("standby") or {}), ""))
     elif name == "engine":
-        told = [(data["name"], _line(data))]
+        told = [(data["name"], _line(data), data["error"])]
     elif name == "gone":
-        told = [(data["name"], f"{data['name']}: gone")]
+        told = [(data["name"], f"{data['name']}: gone", "")]
     else:
-        told = [("standby", _standby_line(data))]
-    yield from ((who, line) for who, line in told if line and who.lower().startswith(prefix))
+        told = [("standby", _standby_line(data), "")]
+    yield from (one for one in told if one[1] and one[0].lower().startswith(prefix))
 
 
 def _standby_line(standby: dict[str, Any]) -> str:
@@ -185,7 +203,7 @@ def _standby_line(standby: dict[str, Any]) -> str:
 def _line(engine: Engine) -> str:
     """Without what changes all the time."""
     requests, tenth = engine["requests"], "" if engine["fraction"] is None else f" {int(engine['fraction'] * 10) * 10}%"
-    parts = [engine["state"], f"{engine['phase']}{tenth}" if engine["phase"] else "", engine["error"]]
+    parts = [engine["state"], f"{engine['phase']}{tenth}" if engine["phase"] else ""]
     if engine["state"] == "ready" and any(requests.values()):
         parts.insert(1, f"{requests['running']} running, {requests['waiting']} waiting")
     return f"{engine['name']}: {', '.join(filter(None, parts))}"

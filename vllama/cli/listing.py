@@ -47,12 +47,13 @@ def _watch(prefix: str, form: Form) -> None:
 def _print_failures(prefix: str) -> None:
     """Of models that did not load, which a server of Ollama's does not tell."""
     from vllama.cli._client import connect
+    from vllama.cli._engines import fault_of
 
     with connect() as server, contextlib.suppress(VllamaError):
         failed = server.get("/health").get("failed")
         for engine in server.get("/api/engines")["engines"] if failed else ():
             if engine["state"] == "failed" and engine["name"].lower().startswith(prefix.lower()):
-                print(f"{engine['name']}: failed: {engine['error']}", file=sys.stderr)
+                print(fault_of(engine), file=sys.stderr)
 
 
 def _print(path: str, prefix: str, form: Form, head: tuple[str, ...], row: Any) -> None:

@@ -1,6 +1,8 @@
 """`vllama cp`, `vllama rm` and `vllama stop`."""
 
 import contextlib
+import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,6 +49,18 @@ def stop(model: Annotated[str, typer.Argument(help="Model to stop.", show_defaul
             if refused.status == 404:
                 raise VllamaError(f'couldn\'t find model "{model}" to stop') from None
             raise
+        if _is_kept(server, model):
+            print(f"{model} stays loaded: the server was started with --pin or --keep-warm for it", file=sys.stderr)
+
+
+def _is_kept(server: "Server", model: str) -> bool:
+    """Whether it is to stay for ever, though it was just to go."""
+    from vllama.cli._engines import short_name
+    from vllama.cli._words import human_time
+
+    loaded = {one["name"].lower(): one["expires_at"] for one in server.get("/api/ps")["models"]}
+    until = loaded.get(short_name(model).lower())
+    return until is not None and human_time(until, datetime.now(UTC)) == "Forever"
 
 
 def _unload(server: "Server", model: str) -> None:

@@ -53,7 +53,7 @@ def _engines(client: httpx.Client) -> Iterator[Finding]:
         return
     for engine in told.get("engines", ()):
         if engine["state"] == "failed":
-            yield warning(_NAME, f"{engine['name']} failed: {engine['error']}", f"`vllama logs {engine['name']}`")
+            yield warning(_NAME, engine["error"], f"`vllama logs {engine['name']}`")
     standby = told.get("standby") or {}
     if standby.get("state") == "failed":
         yield warning(_NAME, f"the standby failed: {standby['reason']}", "models start slowly: `vllama logs standby`")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 
 class Phase(enum.StrEnum):
-    """What a person wants to know of a load. The first two come before there is an engine."""
+    """What a person wants to know of a load. The first three come before there is an engine."""
 
     DOWNLOADING = "downloading"
     WAITING = "waiting for room"
+    RESTARTING = "starting again soon"
     IMPORTING = "importing"
     READING = "reading weights"
     COMPILING = "compiling"

@@ -17,7 +17,7 @@ from vllama.scheduling.report import Report
 from vllama.scheduling.resident import Resident
 from vllama.scheduling.scheduler import Lease, Loaded
 from vllama.scheduling.shelf import Changed
-from vllama.scheduling.status import report, shown
+from vllama.scheduling.status import loss, report, shown
 from vllama.scheduling.tenant import Tenant, Terms, now
 from vllama.scheduling.waiters import Grant, Waiter, Waiters
 
@@ -196,7 +196,8 @@ class LocalScheduler:
     def _call_for(self, model: Model, delay: float = 0.0) -> Resident:
         progress = Progress(now)
         progress.on_change = self.changes.note
-        progress.enter(Phase.WAITING if model.checkpoint is not None or delay else Phase.DOWNLOADING)
+        begun = Phase.WAITING if model.checkpoint is not None else Phase.DOWNLOADING
+        progress.enter(Phase.RESTARTING if delay else begun)
         resident = self._residents[model.weights] = Resident(model.weights, model, self._terms, progress, delay)
         resident.fetching = asyncio.create_task(self._fetch(resident), name=f"fetch-{model.name.short}")
         return resident
@@ -277,8 +278,7 @@ class LocalScheduler:
     def lost(self, resident: Resident) -> None:
         """Its engine ended by itself: start another, or tell those who wait why there is none."""
         assert resident.engine is not None
-        cause = resident.engine.failure
-        error = EngineError(f"the engine of {resident.engine.name} was lost{': ' if cause else ''}{cause}")
+        error = EngineError(loss(resident.engine))
         self._failures.note(resident, error)
         if resident.outlasting() or self.waits_for(resident):
             delay = self._failures.delay(resident.weights)

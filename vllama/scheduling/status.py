@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from vllama.engine.engine import State
 from vllama.engine.progress import Progress, Step
 from vllama.errors import VllamaError
+from vllama.scheduling.engines import Engine
 from vllama.scheduling.report import Report
 from vllama.scheduling.resident import Resident
 from vllama.scheduling.scheduler import Loaded
@@ -41,26 +42,30 @@ def report(resident: Resident, waiting: int, restarts: int, error: VllamaError |
     resident.mark()
     engine, progress = resident.engine, _progress(resident)
     steps = _told(resident.progress) + (engine.progress.steps if engine is not None else ())
-    failure = engine.failure if engine is not None else ""
     return Report(
         resident.weights,
         resident.names,
         resident.state,
         phase=progress.phase,
         fraction=progress.fraction,
-        detail="starts again soon, as it failed" if resident.delay else progress.detail,
+        detail=progress.detail,
         steps=steps,
         seconds=now() - resident.since,
         size=engine.size if engine is not None else 0,
         requests=sum(tenant.users for tenant in resident.tenants.values()),
         waiting=waiting,
         restarts=restarts,
-        error=failure or (str(error) if error is not None else ""),
+        error=loss(engine) if engine is not None and engine.failure else str(error or ""),
         fast=engine is not None and engine.fast,
         log=engine.log_path if engine is not None else None,
         pid=engine.pid if engine is not None else None,
         client=engine.client if engine is not None and resident.is_ready else None,
     )
+
+
+def loss(engine: Engine) -> str:
+    """What to tell of an engine that ended by itself."""
+    return f"the engine of {engine.name} was lost{': ' if engine.failure else ''}{engine.failure}"
 
 
 def _progress(resident: Resident) -> Progress:

@@ -17,11 +17,35 @@ DOCUMENT = ROOT / "docs" / "troubleshooting.md"
 HEAD = """# Troubleshooting
 
 When an engine does not start, or ends by itself, vLLama reads the end of its log and says the cause in one line, over
-HTTP, on the terminal and in `vllama ps`, with what to do about it and the path of the log. These are the causes it
-knows; names and numbers are examples. Of anything else it shows the words of the exception that came first, and the
-log tells the rest. `vllama doctor` finds most of what is wrong with a machine before an engine does.
+HTTP, on the terminal, in `vllama ps` and in the server's own log, with what to do about it and the path of the
+engine's log, which `vllama logs MODEL` shows. `vllama doctor` finds most of what is wrong with a machine before an
+engine does.
 
-`python -m tests.engine.diagnosis.provoke` in a clone of the repository provokes many of them on the real engine.
+## An engine that ran
+
+One that ended by itself, was killed or stopped, or neither answers nor works any more is noticed within two seconds;
+one that works and does not answer, after a minute. It is ended with all its processes and, unless its `keep_alive` is
+over, started again: at once, the second and third time within ten minutes after 5 and 20 seconds, after that only when
+it is asked for. Requests that had got nothing are asked once more of the new engine; those in the middle of an answer
+end with the cause. It is one of the table below, or one of these:
+
+| Cause | What to do |
+|---|---|
+| its EngineCore died without a word | \
+see `dmesg`, where Linux names what it killed for want of memory; free RAM, or set --memory-limit |
+| it hung: process 4711 (EngineCore) was stopped (SIGSTOP) | \
+see who stops processes here: a debugger, a freezer of containers, a person |
+| it hung: it did not answer /health for 60 s | \
+see the end of its log; less memory or fewer cores than it needs make an engine as slow |
+| it hung: its processes did nothing for 60 s while 3 requests waited | \
+see the end of its log; on several GPUs, what NCCL_DEBUG=INFO in the server's environment adds to it |
+| its server stopped listening | see the end of its log |
+
+## Causes
+
+These are the causes that are known; names and numbers are examples. Of anything else the words of the exception that
+came first are shown, and the log tells the rest. `python -m tests.engine.diagnosis.provoke` in a clone of the
+repository provokes many of them on the real engine.
 
 | Cause | What to do |
 |---|---|
