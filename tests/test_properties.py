@@ -27,7 +27,7 @@ from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
 
-VALID_OF_EACH = 25
+VALID_OF_EACH = 40
 ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:latest")
 """A model of which nothing is known, which is therefore asked for everything."""
 

@@ -23,8 +23,9 @@ from tests.engine.conftest import FakeVllm, child_pid, until, until_gone
 from tests.served import alive
 from vllama.engine import engine as engine_module
 from vllama.engine.diagnosis import diagnose
-from vllama.engine.engine import WARM_UP_PROMPT, Engine, LaunchPlan, State
+from vllama.engine.engine import WARM_UP_PROMPT, Engine, State
 from vllama.engine.memory import Memory
+from vllama.engine.plan import LaunchPlan
 from vllama.engine.process import EngineProcess, session_members
 from vllama.engine.progress import Progress
 from vllama.errors import EngineError

@@ -14,9 +14,10 @@ from tests.engine.conftest import LAUNCHER, FakeVllm, child_pid, until, until_go
 from tests.served import alive
 from vllama.engine import engine as engine_module
 from vllama.engine import standby as standby_module
-from vllama.engine.engine import Engine, LaunchPlan, State
+from vllama.engine.engine import Engine, State
 from vllama.engine.log import EngineLog
 from vllama.engine.memory import Memory
+from vllama.engine.plan import LaunchPlan
 from vllama.engine.process import EngineProcess, session_members
 from vllama.engine.standby import Standby, StandbyError, StandbyState
 
