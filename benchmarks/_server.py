@@ -13,9 +13,9 @@ import httpx
 
 from benchmarks._measuring import LOAD_S, PROMPT, LateError
 from tests.served import ENGINE_HOME, environment
-from vllama.engine.engine import LaunchPlan
 from vllama.engine.install import ensure_environment
 from vllama.engine.loader import Loader
+from vllama.engine.plan import LaunchPlan
 from vllama.engine.process import kill_session
 from vllama.models.catalogue import Catalogue
 from vllama.models.sources import Inspector, read_models

@@ -23,11 +23,9 @@ import json
 import os
 import signal
 import socketserver
-import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 PLAN: dict[str, Any] = {}
@@ -37,6 +35,8 @@ def main() -> None:
     PLAN.update(json.loads(os.environ.get("FAKE", "{}")))
     signal.signal(signal.SIGTERM, signal.SIG_IGN if PLAN.get("ignore") else terminate)
     if child := PLAN.get("child"):
+        import subprocess
+
         apart: dict[str, Any] = {"start_new_session": True} if child == "session" else {"process_group": 0}
         print("child", subprocess.Popen(["sleep", "1000"], **apart).pid, flush=True)
     print(PLAN.get("out", "hello"), flush=True)
@@ -109,15 +109,29 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         pass  # a client that left
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
+class Handler(socketserver.StreamRequestHandler):
+    """One request of each connection. A third of each fake's start would go into the import of `http.server`."""
+
+    def handle(self) -> None:
+        method, self.path, _ = self.rfile.readline().decode().split()
+        length = 0
+        while header := self.rfile.readline().strip():
+            name, _, value = header.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        data = self.rfile.read(length)
+        if method == "POST":
+            self._change_something(json.loads(data) if data else {})
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
         if self.path == "/health":
-            return self._health()
+            self._health()
+            return
         length = PLAN.get("context", 4096) or None
         cards = [{"id": "adapter", "parent": "demo", "max_model_len": None}, {"id": "demo", "max_model_len": length}]
         self._reply(200, {"object": "list", "data": cards} if self.path == "/v1/models" else {})
-
-        return None
 
     def _health(self) -> None:
         how = PLAN.get("health", "200")
@@ -129,9 +143,7 @@ class Handler(BaseHTTPRequestHandler):
 
     loaded: ClassVar[dict[str, str]] = {}
 
-    def do_POST(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.loads(data) if data else {}
+    def _change_something(self, body: dict[str, Any]) -> None:
         print("asked", self.path, json.dumps(body), flush=True)
         if self.path == "/plan":
             PLAN.update(body)
@@ -183,13 +195,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _reply(self, status: int, body: Any) -> None:
         data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.wfile.write(f"HTTP/1.0 {status} -\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
 
 
 def error(message: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -9,7 +10,9 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,9 +23,11 @@ from tests.engine.conftest import FakeVllm, child_pid, until, until_gone
 from tests.served import alive
 from vllama.engine import engine as engine_module
 from vllama.engine.diagnosis import diagnose
-from vllama.engine.engine import WARM_UP_PROMPT, Engine, LaunchPlan, State
+from vllama.engine.engine import WARM_UP_PROMPT, Engine, State
 from vllama.engine.memory import Memory
-from vllama.engine.process import session_members
+from vllama.engine.plan import LaunchPlan
+from vllama.engine.process import EngineProcess, session_members
+from vllama.engine.progress import Progress
 from vllama.errors import EngineError, EngineGoneError
 from vllama.scheduling.plan import AdapterLimits
 
@@ -145,8 +150,16 @@ async def test_a_failed_first_prompt_fails_the_start(make: Make, monkeypatch: py
     assert text == 'the engine of demo failed its first prompt: {"error": "EngineCore encountered an issue"}'
 
 
-async def test_a_first_prompt_without_an_answer_fails_the_start(make: Make) -> None:
-    assert "did not answer its first prompt" in await failure_of(make(warm_up="hang", stall_timeout=1.5))
+async def test_a_first_prompt_without_an_answer_fails_the_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(warm_up="hang", stall_timeout=60.0)
+    until_healthy = engine._until_healthy
+
+    async def then_less(process: EngineProcess) -> None:
+        await until_healthy(process)
+        engine._plan = replace(engine._plan, stall_timeout=0.1)
+
+    monkeypatch.setattr(engine, "_until_healthy", then_less)
+    assert "did not answer its first prompt" in await failure_of(engine)
 
 
 async def test_a_silent_start_is_given_up(make: Make) -> None:
@@ -156,10 +169,25 @@ async def test_a_silent_start_is_given_up(make: Make) -> None:
     assert 0.4 <= time.monotonic() - began < 6
 
 
-async def test_a_start_that_prints_is_not_given_up(make: Make) -> None:
-    engine = make(print_every=0.1, prints=12, stall_timeout=0.6)
+async def test_a_start_that_prints_is_not_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on only with each line: how fast this machine is does not matter."""
+    seconds = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: now)
+    now = 0.0
+
+    def read_a_second_later(line: str) -> None:
+        nonlocal now
+        now = float(next(seconds))
+        read(line)
+
+    engine = make(print_every=0.05, prints=12, stall_timeout=3.0)
+    engine.progress = Progress(clock.monotonic)
+    read = engine.progress.read
+    monkeypatch.setattr(engine.progress, "read", read_a_second_later)
+    monkeypatch.setattr(engine_module, "time", clock)
     await asyncio.wait_for(engine.start(), 10)
     assert "line 11" in log_of(engine)
+    assert now > 12
 
 
 async def test_a_slow_first_answer_is_no_silence(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

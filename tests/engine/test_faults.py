@@ -17,9 +17,10 @@ import pytest
 from tests.engine.conftest import FakeVllm, until
 from tests.served import alive
 from vllama.engine import health as health_module
-from vllama.engine.engine import Engine, LaunchPlan, State
+from vllama.engine.engine import Engine, State
 from vllama.engine.kin import Process
 from vllama.engine.leftovers import Records
+from vllama.engine.plan import LaunchPlan
 from vllama.engine.process import session_members
 from vllama.errors import EngineGoneError
 

@@ -21,7 +21,8 @@ from vllama.engine.leftovers import Identity, Record, Records
 GATEWAY = """
 import asyncio, sys
 from pathlib import Path
-from vllama.engine.engine import Engine, LaunchPlan
+from vllama.engine.engine import Engine
+from vllama.engine.plan import LaunchPlan
 from vllama.engine.leftovers import Records
 from tests.engine.conftest import FakeVllm
 

@@ -14,9 +14,10 @@ from tests.engine.conftest import LAUNCHER, FakeVllm, child_pid, until, until_go
 from tests.served import alive
 from vllama.engine import engine as engine_module
 from vllama.engine import standby as standby_module
-from vllama.engine.engine import Engine, LaunchPlan, State
+from vllama.engine.engine import Engine, State
 from vllama.engine.log import EngineLog
 from vllama.engine.memory import Memory
+from vllama.engine.plan import LaunchPlan
 from vllama.engine.process import EngineProcess, session_members
 from vllama.engine.standby import Standby, StandbyError, StandbyState
 
@@ -56,7 +57,7 @@ async def forked(standby: Standby, fake_vllm: FakeVllm, log: EngineLog, **plan: 
         yield process
     finally:
         await process.stop(0.2)
-        assert session_members(process.pid) == []
+        await until(lambda: session_members(process.pid) == [])  # the guard's socket closes a moment before it ends
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ async def test_one_for_all_engines(parked: Standby, fake_vllm: FakeVllm, tmp_pat
             await stack.enter_async_context(forked(parked, fake_vllm, log, end="hang"))
         await until(lambda: all("hello" in log.tail for log in logs))
         assert len(list(files.iterdir())) == before
-    assert psutil.Process(parked.pid).children() == []
+    await until(lambda: psutil.Process(parked.pid).children() == [])
     assert parked.memory() > 0
 
 
@@ -260,7 +261,7 @@ async def test_a_fork_that_comes_to_nothing_is_followed_by_a_start(
     await asyncio.wait_for(engine.start(), 15)
     assert (engine.state, engine.fast) == (State.READY, False)
     assert not engine.ended.is_set()
-    assert psutil.Process(parked.pid).children() == []
+    await until(lambda: psutil.Process(parked.pid).children() == [])
 
 
 async def test_a_forked_engine_that_fails_is_not_tried_again(parked: Standby, engine_of: MakeEngine) -> None:

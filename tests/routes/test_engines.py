@@ -43,14 +43,6 @@ class Parked:
         return 600
 
 
-@pytest.fixture
-async def scheduler(alone: Alone) -> AsyncIterator[LedScheduler]:
-    scheduler = LedScheduler(EngineClient(alone.engine.url))
-    alone.gateway.scheduler = scheduler
-    yield scheduler
-    await scheduler.close()
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines_module, "_PAUSE_S", 0.0)

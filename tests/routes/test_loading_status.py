@@ -12,7 +12,6 @@ import pytest
 from tests.conftest import Alone
 from tests.fake_engine import Stream, chat_events, refusal, whole
 from tests.routes.led import LedScheduler
-from vllama.engine.client import EngineClient
 from vllama.engine.progress import Phase
 from vllama.errors import EngineError
 from vllama.routes import _loading
@@ -20,14 +19,6 @@ from vllama.routes import _loading
 GENERATE = {"model": "demo", "prompt": "Hello!"}
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}]}
 both = pytest.mark.parametrize(("path", "body"), [("/api/generate", GENERATE), ("/api/chat", CHAT)])
-
-
-@pytest.fixture
-async def scheduler(alone: Alone) -> AsyncIterator[LedScheduler]:
-    scheduler = LedScheduler(EngineClient(alone.engine.url))
-    alone.gateway.scheduler = scheduler
-    yield scheduler
-    await scheduler.close()
 
 
 @pytest.fixture(autouse=True)

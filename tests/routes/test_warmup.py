@@ -11,7 +11,6 @@ import pytest
 
 from tests.conftest import Alone
 from tests.routes.led import LedScheduler
-from vllama.engine.client import EngineClient
 from vllama.engine.engine import State
 from vllama.engine.progress import Phase, Step
 from vllama.errors import ApiError, EngineError
@@ -20,14 +19,6 @@ from vllama.scheduling.scheduler import BUSY
 
 TOO_LARGE = EngineError("demo needs 80 GB of GPU memory, 24 GB are there", "try a smaller model")
 TOLD = "demo needs 80 GB of GPU memory, 24 GB are there: try a smaller model"
-
-
-@pytest.fixture
-async def scheduler(alone: Alone) -> AsyncIterator[LedScheduler]:
-    scheduler = LedScheduler(EngineClient(alone.engine.url))
-    alone.gateway.scheduler = scheduler
-    yield scheduler
-    await scheduler.close()
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,7 @@ import contextlib
 import enum
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from vllama.engine.install import Profile
 from vllama.engine.leftovers import Records
 from vllama.engine.log import EngineLog
 from vllama.engine.memory import gigabytes, read_memory
-from vllama.engine.prefetch import Work, beside
+from vllama.engine.plan import LaunchPlan
+from vllama.engine.prefetch import beside
 from vllama.engine.process import EngineProcess, resident
 from vllama.engine.progress import Phase, Progress
 from vllama.engine.scratch import Scratch
 from vllama.engine.standby import Standby, StandbyError
 from vllama.errors import EngineError, EngineGoneError
-from vllama.scheduling.plan import AdapterLimits
 from vllama.wire.openai import ModelList
 
 logger = logging.getLogger("vllama.engine")
@@ -55,32 +54,6 @@ class State(enum.StrEnum):
     ASLEEP = "asleep"
     STOPPING = "stopping"
     FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class LaunchPlan:
-    """Everything that starting one engine takes.
-
-    command: the launcher and vLLM's arguments. variables: the process's whole environment. url: where it will listen.
-    name: what vLLM calls the model. stall_timeout: seconds without a line of output after which a start is given up.
-    size: bytes of GPU memory (of RAM, on a CPU) planned for it. adapters: those it has room for, None for none.
-    sleep_size: bytes of RAM that it takes while it sleeps, None where it cannot. full_context: what the model could
-    take in, in tokens, where vLLM is left to choose what fits. meanwhile: what a thread does while the engine starts.
-    scratch: where it gets a folder for its temporary files, None for that of all.
-    """
-
-    command: Sequence[str]
-    variables: Mapping[str, str]
-    url: str
-    name: str
-    log: Path
-    stall_timeout: float
-    size: int = 0
-    adapters: AdapterLimits | None = None
-    sleep_size: int | None = None
-    full_context: int | None = None
-    meanwhile: Work = lambda _stop: None
-    scratch: Path | None = None
 
 
 class Engine:

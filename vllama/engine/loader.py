@@ -24,13 +24,14 @@ from vllama.engine.command import (
     user_value,
     vllm_arguments,
 )
-from vllama.engine.engine import Engine, LaunchPlan
+from vllama.engine.engine import Engine
 from vllama.engine.footprint import Footprint, footprint
 from vllama.engine.install import Environment, Profile
 from vllama.engine.leftovers import Records
 from vllama.engine.log_path import STANDBY, log_path
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
+from vllama.engine.plan import LaunchPlan
 from vllama.engine.prefetch import prefetch_weights
 from vllama.engine.progress import Progress
 from vllama.engine.sockets import SocketFolder
