@@ -12,6 +12,7 @@ from vllama.doctor.finding import Finding, ok, problem, warning
 from vllama.engine.command import names_any, user_arguments
 from vllama.engine.install import Profile, check_machine, detect_profile
 from vllama.engine.memory import gigabytes, read_memory
+from vllama.engine.standby import ROOM
 from vllama.engine.startup import has_compiler
 from vllama.errors import InstallError
 from vllama.models.hub import cache_folder
@@ -20,7 +21,6 @@ from vllama.settings import Settings
 _GIB = 2**30
 _ENGINE_RAM = 2 * _GIB
 """What vLLM's processes take before there are weights."""
-_STANDBY_RAM = _GIB
 _FILES = 4096
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is looked at only
 _SHARED = 64 * 2**20
@@ -72,8 +72,9 @@ def _memory(settings: Settings) -> Finding:
     found = f"{gigabytes(memory.total)} of RAM, {gigabytes(memory.free)} free"
     if memory.free < _ENGINE_RAM:
         return problem("memory", found, f"an engine needs {gigabytes(_ENGINE_RAM)} besides its weights: end something")
-    if settings.standby and memory.free < _ENGINE_RAM + _STANDBY_RAM:
-        return warning("memory", found, "the standby has little room: end something, or use --no-standby")
+    if settings.standby and memory.free < ROOM:
+        advice = f"engines start slower, as the standby starts with no less than {gigabytes(ROOM)}: end something"
+        return warning("memory", found, advice)
     return ok("memory", found)
 
 

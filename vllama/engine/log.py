@@ -6,7 +6,7 @@ import logging
 import logging.handlers
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 _LOG_BYTES = 10 * 2**20
@@ -67,8 +67,23 @@ class Output:
         self._pump = asyncio.create_task(self._copy(), name=f"log-{log.path.name}")
 
     @classmethod
-    async def open(cls, descriptor: int, log: EngineLog) -> "Output":
-        """Read into `log`; `descriptor` is closed with the output, or at once where that fails."""
+    @contextlib.asynccontextmanager
+    async def piped(cls, log: EngineLog) -> AsyncIterator[tuple["Output", int]]:
+        """The output, and the descriptor for others to write to, which is closed here when the block ends.
+
+        Where the block fails the output is abandoned; `log` is closed with it in any case.
+        """
+        with contextlib.ExitStack() as failed, contextlib.ExitStack() as always:
+            failed.callback(log.close)
+            reading_end, writing_end = os.pipe()
+            always.callback(os.close, writing_end)
+            output = await cls._open(reading_end, log)
+            failed.callback(output.abandon)
+            yield output, writing_end
+            failed.pop_all()
+
+    @classmethod
+    async def _open(cls, descriptor: int, log: EngineLog) -> "Output":
         reader = asyncio.StreamReader()
         file = os.fdopen(descriptor, "rb", 0)
         try:

@@ -52,32 +52,27 @@ class EngineProcess:
         standby: who forks it. Raises OSError where the interpreter cannot be executed, StandbyError where the standby
         does not fork it.
         """
-        with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
-            started.callback(log.close)
-            guard_end, ours = socket.socketpair()
-            always.callback(guard_end.close)
+        guard_end, ours = socket.socketpair()
+        with guard_end, contextlib.ExitStack() as failed:
             guard = Guard(ours)
-            started.callback(guard.close)
+            failed.callback(guard.close)
             # A pipe of our own: asyncio's would make waiting for the process wait for whoever holds its output.
-            output_end, writing_end = os.pipe()
-            always.callback(os.close, writing_end)
-            output = await Output.open(output_end, log)
-            started.callback(output.abandon)
-            if standby is not None:
-                pid = await standby.fork(_arguments(command), variables, guard_end.fileno(), writing_end)
-                end: Awaitable[int] = guard.wait(pid)
-            else:
-                process = await asyncio.create_subprocess_exec(
-                    *_with_guard(command, guard_end.fileno()),
-                    env=dict(variables),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=writing_end,
-                    stderr=asyncio.subprocess.STDOUT,
-                    pass_fds=(guard_end.fileno(),),
-                    start_new_session=True,
-                )
-                pid, end = process.pid, process.wait()
-            started.pop_all()
+            async with Output.piped(log) as (output, writing_end):
+                if standby is not None:
+                    pid = await standby.fork(_arguments(command), variables, guard_end.fileno(), writing_end)
+                    end: Awaitable[int] = guard.wait(pid)
+                else:
+                    process = await asyncio.create_subprocess_exec(
+                        *_with_guard(command, guard_end.fileno()),
+                        env=dict(variables),
+                        stdin=asyncio.subprocess.DEVNULL,
+                        stdout=writing_end,
+                        stderr=asyncio.subprocess.STDOUT,
+                        pass_fds=(guard_end.fileno(),),
+                        start_new_session=True,
+                    )
+                    pid, end = process.pid, process.wait()
+            failed.pop_all()
         return cls(pid, guard, end, output, log)
 
     async def wait(self) -> int:

@@ -5,7 +5,6 @@ import contextlib
 import enum
 import json
 import logging
-import os
 import signal
 import socket
 import tempfile
@@ -29,8 +28,8 @@ _END_S = 2.0
 _PAUSES_S = (0.0, 5.0, 20.0)
 """Before it is started again after its first, second and third death within `_MEMORY_S`; then it stays dead."""
 _MEMORY_S = 600.0
-_ROOM = 2 * 2**30
-"""Bytes of RAM that must be free for it: it takes 0.6 GB, and an engine needs some, too."""
+ROOM = 3 * 2**30
+"""Bytes of RAM that must be free for it: it takes 0.6 GB, and an engine 2 GB before there are weights."""
 
 
 class StandbyState(enum.StrEnum):
@@ -99,7 +98,7 @@ class Standby:
         deaths: deque[float] = deque(maxlen=len(_PAUSES_S))
         while True:
             free = read_memory(Profile.CPU).free
-            if free < _ROOM:
+            if free < ROOM:
                 self._give_up(StandbyState.OFF, f"only {gigabytes(free)} of RAM are free")
                 return
             self._enter(StandbyState.STARTING)
@@ -178,25 +177,20 @@ class _Control:
     @classmethod
     async def launch(cls, command: Sequence[str], variables: Mapping[str, str], log: EngineLog) -> "_Control":
         """`log` is closed with it. Raises OSError where the interpreter cannot be executed."""
-        with contextlib.ExitStack() as started, contextlib.ExitStack() as always:
-            started.callback(log.close)
-            theirs, ours = socket.socketpair()
-            always.callback(theirs.close)
-            started.callback(ours.close)
-            reading_end, writing_end = os.pipe()
-            always.callback(os.close, writing_end)
-            output = await Output.open(reading_end, log)
-            started.callback(output.abandon)
-            process = await asyncio.create_subprocess_exec(
-                *command, "--control-fd", str(theirs.fileno()),
-                env=dict(variables),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=writing_end,
-                stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )  # fmt: skip
-            started.pop_all()
+        theirs, ours = socket.socketpair()
+        with theirs, contextlib.ExitStack() as failed:
+            failed.callback(ours.close)
+            async with Output.piped(log) as (output, writing_end):
+                process = await asyncio.create_subprocess_exec(
+                    *command, "--control-fd", str(theirs.fileno()),
+                    env=dict(variables),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=writing_end,
+                    stderr=asyncio.subprocess.STDOUT,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )  # fmt: skip
+            failed.pop_all()
         return cls(process, ours, output)
 
     async def first_words(self) -> dict[str, Any]:
