@@ -30,6 +30,12 @@ def ask(served: Served, model: str, question: str = "Hello!") -> str:
     return str(response.json()["message"]["content"])
 
 
+def was_forked(served: Served) -> bool:
+    """Whether the engine that runs is the standby's."""
+    (engine,) = httpx.get(f"{served.url}/api/engines").json()["engines"]
+    return bool(engine["fast"])
+
+
 SING = ("/api/chat", {"model": "demo", "messages": list(ENDLESS.messages)})
 
 
@@ -60,16 +66,18 @@ def check_nothing_is_left(served: Served, number: int, song: tuple[str, Any] = S
 
 
 def test_a_model_without_a_template_until_sigint(tmp_path: Path) -> None:
-    """One gateway, to save a start."""
+    """One gateway, to save a start; the only test of an engine that is started the ordinary way."""
     plain = tmp_path / "plain"
     shutil.copytree(demo_files.CHAT, plain)
     (plain / "chat_template.jinja").unlink()
-    with serve("--model", f"plain={plain}", "--max-model-len", "1k", "--vllm-port", str(free_port())) as served:
+    flags = ["--max-model-len", "1k", "--vllm-port", str(free_port()), "--no-standby"]
+    with serve("--model", f"plain={plain}", *flags) as served:
         completion = COMPLETIONS[0]
         assert ask(served, "plain", completion.prompt) == completion.text
         assert ask(served, "plain", completion.prompt) == completion.text
         assert served.log.count("has no chat template") == 1
         assert httpx.get(f"{served.url}/api/ps").json()["models"][0]["context_length"] == 1000
+        assert not was_forked(served)
         prompt = f"<|im_start|>user\n{ENDLESS.question}<|im_end|>\n<|im_start|>assistant\n"
         lines = check_nothing_is_left(
             served, signal.SIGINT, ("/api/generate", {"model": "plain", "prompt": prompt, "raw": True})
@@ -86,6 +94,7 @@ def test_a_swap_and_sigterm_during_a_stream() -> None:
         embedder = served.engine_processes("demo-embed:latest")
         assert ask(served, "demo") == by_name("hello").answer
         assert not alive(embedder)
+        assert was_forked(served)
         assert [entry["name"] for entry in httpx.get(f"{served.url}/api/ps").json()["models"]] == ["demo:latest"]
         lines = check_nothing_is_left(served, signal.SIGTERM)
         assert served.process.returncode == 0
