@@ -195,6 +195,21 @@ def _fork_on() -> None:
             if vars(module).get("get_mp_context") is system_utils.get_mp_context and module is not system_utils:
                 module.get_mp_context = _fork_context  # type: ignore[attr-defined]
         system_utils.get_mp_context = _fork_context
+        os.register_at_fork(after_in_child=_bind_threads)
+
+
+def _bind_threads() -> None:
+    """Do what OpenMP, loaded anew, would: vLLM tells it by the environment on which cores a worker's threads belong.
+
+    Two that wait for each other in busy loops on one core make an engine several times slower.
+    """
+    import torch
+
+    cores, count = os.environ.get("GOMP_CPU_AFFINITY", ""), os.environ.get("OMP_NUM_THREADS", "")
+    with contextlib.suppress(ValueError, OSError):  # a user's own, in one of OpenMP's other notations
+        os.sched_setaffinity(0, map(int, cores.split(",")))
+    if count.isdecimal():
+        torch.set_num_threads(int(count))
 
 
 def _fork_context() -> Any:

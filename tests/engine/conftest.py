@@ -24,7 +24,7 @@ _FAKES = {
     "vllm/utils/system_utils.py": "def get_mp_context():\n    return 'spawn'\n",
     "vllm/v1/engine/core.py": "from vllm.utils.system_utils import get_mp_context as get_mp_context\n",
     "vllm/model_executor/models/registry.py": "def _run_in_subprocess(function):\n    return 'started anew'\n",
-    "torch.py": "from tests.engine.fake_vllm import cuda as cuda\n",
+    "torch.py": "from tests.engine.fake_vllm import cuda as cuda, set_num_threads as set_num_threads\n",
 }
 
 

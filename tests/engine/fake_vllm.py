@@ -10,7 +10,8 @@ end: `exit N`, `raise TEXT`, `say TEXT` (exits with a text), `kill N` or `hang`,
 warm_up: what the first prompt does: `404` (but it embeds), `500`, `hang`, or `kill N`, after an error of its own.
 context: in tokens, 0: it does not say.
 adapters: what loading an adapter of that name answers, [status, message]; else it is loaded, unless it is already.
-says: `context`, how its processes are started, or `class`, how a model's class is looked at; it prints that first.
+says: `context`, how its processes are started, `class`, how a model's class is looked at, or `threads`, how a worker's
+are bound; it prints that first.
 health: what /health answers, `hang`, or `spin` (it hangs and uses CPU time as long as that is the plan).
 asleep: what /sleep answers, `200` (it sleeps), `500`, `hang`, or `kill N`. awake: the same of /wake_up, or `stay`.
 
@@ -76,10 +77,29 @@ def be_imported() -> None:
             threading.Thread(target=signal.pause, name="helper", daemon=True).start()
 
 
+THREADS: list[int] = []
+
+
+def set_num_threads(count: int) -> None:
+    THREADS.append(count)
+
+
 def say(subject: str) -> Any:
+    if subject == "threads":
+        return _in_a_fork(OMP_NUM_THREADS="1", GOMP_CPU_AFFINITY=str(max(os.sched_getaffinity(0))))
     if subject == "context":
         return sys.modules["vllm.v1.engine.core"].get_mp_context()
     return sys.modules["vllm.model_executor.models.registry"]._run_in_subprocess(os.getppid) == os.getpid()
+
+
+def _in_a_fork(**variables: str) -> str:
+    """The threads that one has been told to use, and its cores."""
+    os.environ.update(variables)
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.write(writer, f"{THREADS} {os.sched_getaffinity(0)}".encode())
+        os._exit(0)
+    return os.read(reader, 1000).decode()
 
 
 def terminate(*_: object) -> None:

@@ -103,6 +103,14 @@ async def test_processes_of_an_engine_are_forked_too(parked: Standby, fake_vllm:
     assert "said True" in again.tail  # the parent of whoever looked is the engine
 
 
+async def test_a_forked_worker_uses_the_cores_that_vllm_chose(
+    parked: Standby, fake_vllm: FakeVllm, log: EngineLog
+) -> None:
+    async with forked(parked, fake_vllm, log, says="threads", end="exit 0") as process:
+        await process.wait()
+    assert f"said [1] {{{max(os.sched_getaffinity(0))}}}" in log.tail
+
+
 async def test_one_for_all_engines(parked: Standby, fake_vllm: FakeVllm, tmp_path: Path) -> None:
     assert parked.pid is not None
     files = Path(f"/proc/{parked.pid}/fd")

@@ -151,7 +151,8 @@ def _provoke(name: str, case: Case, folder: Path, taken: int) -> None:
     arguments = ["--model", f"{name}={source}", *(argument.format(**values) for argument in case.arguments)]
     variables = {key: value.format(**values) for key, value in case.variables.items()}
     variables["VLLAMA_HOME"] = str(folder / "home")
-    if case.shell:
+    if case.shell:  # which only an engine that is started, not forked, is given
+        variables["VLLAMA_STANDBY"] = "0"
         variables["VLLAMA_ENGINE_PYTHON"] = str(_stand_in(own, case.shell.replace("{folder}", str(own))))
     print(f"\n{name}\n  $ vllama serve {shlex.join(arguments)}", flush=True)
     log = folder / "home" / "logs" / f"{name}-latest.log"
