@@ -175,9 +175,10 @@ def _show_as(*arguments: str) -> None:
     Called once before the environment changes: by it the library finds where the command line lies.
     """
     with contextlib.suppress(ImportError):
-        from setproctitle import setproctitle
+        from setproctitle import setproctitle, setthreadtitle
 
         setproctitle(" ".join([sys.executable, "-m", "vllama_engine", *arguments]))
+        setthreadtitle(Path(sys.executable).name)  # the program's name, which else would be a part of its path
 
 
 def _fork_on() -> None:
