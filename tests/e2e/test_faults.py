@@ -87,4 +87,4 @@ async def test_an_engine_that_is_lost(gateway: Served, which: str, number: signa
     assert cause in gateway.log
     left = [process.pid for process in processes.values()]
     wait_until(lambda: not alive(left), 5, f"nothing is left: {left}")
-    assert len(list(Path(ENGINE_HOME, "run").glob("*.json"))) == 1
+    assert len(list(Path(ENGINE_HOME, "run").glob(f"{gateway.process.pid}-*.json"))) == 1
