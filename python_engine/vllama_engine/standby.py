@@ -202,7 +202,7 @@ def _fork_on() -> None:
 def _bind_threads() -> None:
     """Do what OpenMP, loaded anew, would: vLLM tells it by the environment on which cores a worker's threads belong.
 
-    Two that wait for each other in busy loops on one core make an engine several times slower.
+    Else there are as many as the machine has cores, which on the fewer that are left wait for each other in busy loops.
     """
     import torch
 
