@@ -322,6 +322,7 @@ class Engine:
         if self._stopping is None:
             if self.state is not State.FAILED:
                 self.state = State.STOPPING
+                self.client.fate.seal("")
             self._stopping = asyncio.create_task(self._stop(), name=f"engine-stop-{self._plan.name}")
         await asyncio.shield(self._stopping)
 

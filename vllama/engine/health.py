@@ -198,8 +198,7 @@ class HealthWatch:
             await self._refresh()
             look = await self._look() if self._is_awake() else None
             if look is None or not self._is_awake():
-                judge, rest = Judge(), REST_S
-                fate.affirm()
+                judge, rest = Judge(), REST_S  # what became of it is told once its processes have ended, or not at all
                 continue
             if fault := self._tell(judge, look):
                 return fault
