@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.fake_engine import FakeEngine, Silence, Stream, asked_twice, events, hang_up, refusal, whole
-from vllama.engine import client as client_module
+from vllama.engine import events as events_module
 from vllama.engine.client import EngineClient, Health, death, server_sent_events
 from vllama.errors import EngineError, EngineGoneError
 from vllama.wire.openai import ModelList
@@ -70,7 +70,7 @@ async def test_events_of_one_read_come_together() -> None:
 
 
 async def test_an_event_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_EVENT_BYTES", 100)
+    monkeypatch.setattr(events_module, "MAX_EVENT_BYTES", 100)
     assert await flat(b"data: " + 90 * b"x", b"\n\n") == [90 * b"x"]
     with pytest.raises(EngineError, match="too large"):
         await flat(b"data: ", 60 * b"x", 60 * b"x", b"\n\n")

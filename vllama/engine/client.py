@@ -3,12 +3,13 @@
 import contextlib
 import enum
 import errno
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from vllama.engine.events import Events, data_of
 from vllama.engine.fate import Fate
 from vllama.errors import EngineError, EngineGoneError
 
@@ -16,10 +17,57 @@ IDLE_CONNECTION_S = 60.0
 """Shorter than the engine's own keep-alive, so that a request never meets a connection that is being closed."""
 REPLY_TIMEOUT_S = 3600.0
 """Most seconds without a byte from the engine: a long answer that is not streamed sends nothing until its end."""
-MAX_EVENT_BYTES = 16 * 2**20
 _LAST_WORDS = (b"EngineCore encountered an issue", b"EngineDeadError")
 
-Response = aiohttp.ClientResponse
+
+
+class Response:
+    """An engine's reply. status; content_type: without its parameters, in lower case."""
+
+    def __init__(self, reply: aiohttp.ClientResponse) -> None:
+        self._reply = reply
+        self.status = reply.status
+        self.content_type = reply.content_type
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body so far."""
+        return self._reply.content.total_bytes
+
+    async def read(self) -> bytes:
+        """The whole body. Raises EngineGoneError where it breaks off, EngineError where it takes too long."""
+        with translate_errors():
+            return await self._reply.read()
+
+    async def next(self) -> bytes:
+        """What of the body has come since, waited for where that is nothing; b"" at its end. Raises as `read` does.
+
+        What came before the engine broke off is given, too.
+        """
+        content = self._reply.content
+        with translate_errors():
+            try:
+                return await content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                content.set_exception(None)  # type: ignore[arg-type]
+                rest = content.read_nowait()
+                content.set_exception(error)
+                if rest:
+                    return rest
+                raise
+
+    async def pour(self, take: Callable[[bytes], Awaitable[None] | None]) -> None:
+        """Give what comes to `take`, read by read, up to the body's end. Raises as `read` does, and what `take` raises.
+
+        Where `take` returns something to wait for, no more is read until then.
+        """
+        while data := await self.next():
+            if (held := take(data)) is not None:
+                await held
+
+    def close(self) -> None:
+        """Abort what is left of it."""
+        self._reply.close()
 
 
 class Health(enum.Enum):
@@ -53,7 +101,7 @@ class EngineClient:
     @property
     def waiting(self) -> int:
         """How many requests have not got a byte of their reply. Of the others the engine may be through with all."""
-        return self._asking + sum(not response.content.total_bytes for response in self._replies)
+        return self._asking + sum(not response.received for response in self._replies)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -85,7 +133,8 @@ class EngineClient:
         Raises EngineGoneError where the engine cannot be reached or goes away, EngineError where it takes too long.
         """
         with translate_errors():
-            async with await self._ask(method, path, body, headers) as response:
+            async with await self._ask(method, path, body, headers) as reply:
+                response = Response(reply)
                 self._replies.add(response)
                 try:
                     yield response
@@ -94,7 +143,7 @@ class EngineClient:
 
     async def _ask(
         self, method: str, path: str, body: bytes | aiohttp.Payload | None, headers: Mapping[str, str] | None
-    ) -> Response:
+    ) -> aiohttp.ClientResponse:
         if body is not None:
             headers = {"Content-Type": "application/json", **(headers or {})}
         self._asking += 1
@@ -177,55 +226,22 @@ def death(reply: bytes) -> EngineGoneError | None:
     return EngineGoneError("the engine says that it cannot go on") if said else None
 
 
-async def event_blocks(response: Response) -> AsyncGenerator[list[bytes], None]:
-    """A reply's Server-Sent Events as they are, without the blank lines between them.
-
-    All that arrived in one read are given together. Raises EngineError where the engine goes away or sends an event
-    above MAX_EVENT_BYTES.
-    """
-    rest = b""
-    with translate_errors():
-        async with contextlib.aclosing(_pieces(response)) as pieces:
-            async for data in pieces:
-                rest += data
-                if b"\r" in rest:
-                    rest = rest.replace(b"\r\n", b"\n")
-                *blocks, rest = rest.split(b"\n\n")
-                if len(rest) > MAX_EVENT_BYTES:
-                    raise EngineError("the engine sent an event that is too large")
-                if events := [block for block in blocks if _event_data(block)]:
-                    yield events
-    if _event_data(rest.strip()):
-        yield [rest.strip()]
-
-
-async def _pieces(response: Response) -> AsyncGenerator[bytes, None]:
-    """A reply's body as it comes. What came before the engine broke off is given too: aiohttp would keep it."""
-    try:
-        async for data in response.content.iter_any():
-            yield data
-    except (aiohttp.ClientError, OSError) as error:
-        response.content.set_exception(None)  # type: ignore[arg-type]
-        rest = response.content.read_nowait()
-        response.content.set_exception(error)
-        if rest:
-            yield rest
-        raise
-
-
 async def server_sent_events(response: Response) -> AsyncGenerator[list[bytes], None]:
     """The data of a reply's Server-Sent Events; all that arrived in one read are given together.
 
     Comments (lines that start with a colon) are skipped, `[DONE]` is not: callers see where a stream was complete.
-    Raises EngineError as `event_blocks` does.
+    Raises EngineError as `Response.read` and `Events.feed` do.
     """
     async with contextlib.aclosing(event_blocks(response)) as batches:
         async for blocks in batches:
-            yield [_event_data(block) for block in blocks]
+            yield [data_of(block) for block in blocks]
 
 
-def _event_data(block: bytes) -> bytes:
-    if block.startswith(b"data: ") and b"\n" not in block:
-        return block[6:]
-    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines)
+async def event_blocks(response: Response) -> AsyncGenerator[list[bytes], None]:
+    """A reply's Server-Sent Events as they are, without the blank lines between them."""
+    events = Events()
+    while data := await response.next():
+        if blocks := [block for block in events.feed(data) if data_of(block)]:
+            yield blocks
+    if blocks := [block for block in events.close() if data_of(block)]:
+        yield blocks
