@@ -96,6 +96,7 @@ async def test_asked_again() -> None:
         line.say(reply)
         response = await asking
         assert (response.content_type, await response.read()) == (content_type, body)
+        assert await response.read() == body, "once more"
         assert line.free
 
 

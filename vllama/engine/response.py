@@ -40,15 +40,18 @@ class Response:
         self._source: Source | None = source
         self._buffer: list[bytes] = []
         self._buffered = 0
+        self._whole: bytes | None = None
         self._take: Take | None = None
         self._waiter: asyncio.Future[Awaitable[None] | None] | None = None
         self._failure: EngineError | None = None
 
     async def read(self) -> bytes:
-        """The whole body."""
-        pieces: list[bytes] = []
-        await self.pour(pieces.append)
-        return b"".join(pieces)
+        """The whole body, as often as it is wanted."""
+        if self._whole is None:
+            pieces: list[bytes] = []
+            await self.pour(pieces.append)
+            self._whole = b"".join(pieces)
+        return self._whole
 
     async def next(self) -> bytes:
         """What of the body has come since, waited for where that is nothing; b"" at its end."""
