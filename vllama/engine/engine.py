@@ -44,7 +44,7 @@ _FORKED_SILENCE_S = 30.0
 """A fork that inherited a lock which somebody held hangs. What has imported everything before logs every second."""
 _FORK_REFUSED = "Cannot re-initialize CUDA in forked subprocess"
 WARM_CONNECTIONS = 32
-"""Opened before the first requests come: more than most engines run at once."""
+"""Opened before the first requests come, so that a burst of them does not wait for them."""
 WARM_UP_PROMPT = "Warm-up: " + "one two three four five six seven eight nine ten " * 3
 """Some 40 tokens. A first prompt of only a few kills a CPU engine on processors with AMX: vLLM's attention kernel
 uses AMX before anything has asked the operating system for it, while longer prompts pass a kernel that asks."""
