@@ -1,10 +1,9 @@
 """Requests beyond the bound: told so at once, whoever asks, and let in as soon as there is room."""
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -12,15 +11,12 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.conftest import Alone
-from tests.fake_engine import Silence, Stream, chat_events, hang_up, whole
+from tests.crowd import CHAT, MOST, full, until
+from tests.fake_engine import Silence, hang_up, whole
 from vllama import framing
 from vllama.admission import Admission, Entrance, admission
 from vllama.bodies import SMALL
 from vllama.overload import BUSY
-
-HELLO = [{"role": "user", "content": "Hello!"}]
-CHAT = {"model": "demo", "messages": HELLO}
-MOST = 3
 
 
 @pytest.fixture
@@ -28,35 +24,6 @@ def crowded(alone: Alone) -> Alone:
     """A gateway that works on three requests at a time."""
     alone.gateway.admission = Admission(MOST)
     return alone
-
-
-@contextlib.asynccontextmanager
-async def streaming(gateway: Alone) -> AsyncIterator[None]:
-    """A request whose answer has begun, and does not end before the context does."""
-    gateway.engine.script(Stream(*chat_events("Hel", finish=None)[:-1], end="hang"))
-    async with gateway.api.stream("POST", "/api/chat", json=CHAT) as reply:
-        lines = reply.aiter_lines()
-        await anext(lines)
-        yield
-
-
-@contextlib.asynccontextmanager
-async def full(gateway: Alone) -> AsyncIterator[list[contextlib.AsyncExitStack]]:
-    """Three answers that have begun: each ends with its stack."""
-    stacks = [contextlib.AsyncExitStack() for _ in range(MOST)]
-    try:
-        for stack in stacks:
-            await stack.enter_async_context(streaming(gateway))
-        yield stacks
-    finally:
-        for stack in stacks:
-            await stack.aclose()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 OPENAI = {"error": {"message": BUSY, "type": "api_error", "param": None, "code": None}}
@@ -295,60 +262,3 @@ async def test_another_body_is_not_waited_for(
         status, headers, _ = await line.reply()
         assert (status, headers["connection"]) == (503, "close")
         assert await line.closed() == b""
-
-
-async def openai_error(url: str, **settings: Any) -> Exception | str:
-    import openai
-
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x", **settings) as client:
-        try:
-            answer = await client.chat.completions.create(model="demo", messages=HELLO)
-        except openai.APIError as error:
-            return error
-        return answer.choices[0].message.content
-
-
-async def anthropic_error(url: str, **settings: Any) -> Exception | str:
-    import anthropic
-
-    async with anthropic.AsyncAnthropic(base_url=url, api_key="x", **settings) as client:
-        try:
-            answer = await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
-        except anthropic.APIError as error:
-            return error
-        return answer.content[0].text
-
-
-@pytest.mark.parametrize(
-    ("ask", "name"), [(openai_error, "InternalServerError"), (anthropic_error, "ServiceUnavailableError")]
-)
-async def test_clients_are_told_and_ask_again_when_they_are_to(
-    crowded: Alone, monkeypatch: pytest.MonkeyPatch, ask: Callable[..., Any], name: str
-) -> None:
-    paused: list[float] = []
-    sleep = asyncio.sleep
-
-    async def pause(seconds: float) -> None:
-        paused.append(seconds)
-        await running[0].aclose()
-        while crowded.gateway.admission.in_flight == MOST:
-            await sleep(0)
-        message = {"role": "assistant", "content": "Hello"}
-        crowded.engine.script(whole({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}))
-
-    async with full(crowded) as running:
-        error = await ask(crowded.url, max_retries=0)
-        assert (type(error).__name__, error.status_code, BUSY in str(error)) == (name, 503, True)
-        monkeypatch.setattr("anyio.sleep", pause)
-        assert await ask(crowded.url, max_retries=1) == "Hello"
-    assert paused[0] in range(1, 6)
-    assert len(paused) == 1
-
-
-async def test_ollamas_client_is_told(crowded: Alone) -> None:
-    import ollama
-
-    async with full(crowded):
-        with pytest.raises(ollama.ResponseError) as raised:
-            await ollama.AsyncClient(crowded.url).chat("demo", HELLO)
-    assert (raised.value.status_code, raised.value.error) == (503, BUSY)
