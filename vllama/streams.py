@@ -19,11 +19,11 @@ Stream = AsyncGenerator[bytes, "Outlet"]
 """A reply on its way. Yields once, its first bytes; is sent an outlet then, and writes the rest there."""
 
 WRITE = "vllama.write"
-"""An extension of ASGI: a function that takes a part of a reply's body at once, or returns False and takes nothing."""
+"""An extension of ASGI: returns a function that takes a part of a reply's body at once, or nothing and returns False."""
 
 
 class Outlet:
-    """Where the body of a reply goes. send: ASGI's. write: the server's `WRITE`, where it has one."""
+    """Where the body of a reply goes. send: ASGI's. write: what `WRITE` returns, of a server that knows it."""
 
     def __init__(self, send: Send, write: Callable[[bytes], bool] | None = None) -> None:
         self._send = send
@@ -128,7 +128,8 @@ class StreamResponse(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outlet = Outlet(send, scope.get("extensions", {}).get(WRITE))
+        extension = scope.get("extensions", {}).get(WRITE)
+        outlet = Outlet(send, extension and extension())
         async with contextlib.aclosing(self._stream):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await self._send_body(outlet, receive)

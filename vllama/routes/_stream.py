@@ -3,9 +3,14 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
-from vllama.engine.client import Response
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vllama.engine.client import Response as EngineResponse
 from vllama.engine.events import Events
-from vllama.streams import Outlet, Stream
+from vllama.framing import STOPPING, Framing
+from vllama.routes._failures import to_the_end
+from vllama.streams import Outlet, Stream, begin
 
 
 class Translator(Protocol):
@@ -23,7 +28,13 @@ class Translator(Protocol):
         ...
 
 
-async def relay(response: Response, translator: Translator) -> Stream:
+async def send_objects(request: Request, stream: Stream, framing: Framing) -> Response:
+    """Objects of Ollama's as a response. What goes wrong behind the first ones is the last."""
+    told = to_the_end(stream, lambda error: framing.failure(error.message))
+    return await begin(request, told, framing.media_type, framing.failure(STOPPING))
+
+
+async def relay(response: EngineResponse, translator: Translator) -> Stream:
     """A streamed reply. An error before its first bytes is raised instead of them."""
     pipe = Pipe(response, translator)
     outlet = yield await pipe.first()
@@ -33,7 +44,7 @@ async def relay(response: Response, translator: Translator) -> Stream:
 class Pipe:
     """A streamed reply on its way through a translator: its first bytes, and then the rest."""
 
-    def __init__(self, response: Response, translator: Translator) -> None:
+    def __init__(self, response: EngineResponse, translator: Translator) -> None:
         self._response = response
         self._translator = translator
         self._events = Events()
@@ -81,9 +92,8 @@ class Pipe:
 
     def _read(self, data: bytes, out: list[bytes]) -> None:
         """data: b"" at the reply's end."""
-        if data:
-            self._translator.feed(self._events.feed(data), out)
-            return
-        self._ended = True
-        self._translator.feed(self._events.close(), out)
-        self._translator.end(out)
+        if blocks := self._events.feed(data) if data else self._events.close():
+            self._translator.feed(blocks, out)
+        if not data:
+            self._ended = True
+            self._translator.end(out)
