@@ -1,8 +1,13 @@
-"""HTTP/1.1 as uvicorn speaks it, what it lacks of HTTP/1.0, and a limit that it does not know."""
+"""HTTP/1.1 as uvicorn speaks it, with bodies that are written without a coroutine for each of their parts; what it lacks
+of HTTP/1.0; and a limit that it does not know.
+"""
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from vllama.streams import WRITE
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
@@ -32,8 +37,25 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head = False
+        # Before anything was sent: its task has not begun to run.
         if self.scope["http_version"] == "1.0":
-            self.cycle.__class__ = _UntilClosed  # before anything was sent: its task has not begun to run
+            self.cycle.__class__ = _UntilClosed
+        else:
+            self.cycle.__class__ = _InChunks
+            # Weak, as the cycle holds the scope: else both would wait for the garbage collector.
+            self.scope["extensions"] = {WRITE: weakref.WeakMethod(self.cycle.write)}
+
+
+class _InChunks(RequestResponseCycle):
+    """A reply that takes what follows in its body at once, where nothing is to be waited for."""
+
+    def write(self, data: bytes) -> bool:
+        """Returns False, and takes nothing, where `send` is to decide."""
+        if self.flow.write_paused or not self.chunked_encoding or self.response_complete or not data:
+            return False
+        if not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
 
 class _UntilClosed(RequestResponseCycle):

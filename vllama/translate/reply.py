@@ -15,6 +15,8 @@ from vllama.wire.ollama import CalledFunction, Logprob, ToolCall
 from vllama.wire.openai import Choice, Completion, Message, Timings, Usage
 from vllama.wire.openai import ToolCall as EngineToolCall
 
+_encode = msgspec.json.Encoder().encode
+_decode_text = msgspec.json.Decoder(str).decode
 _ALPHABET = string.ascii_lowercase + string.digits
 _CALL_MARKS = (
     "<tool_call>",
@@ -89,6 +91,17 @@ class Reply:
         if choice.finish_reason is not None:
             self._finish(choice, piece)
         return piece or None
+
+    def add_text(self, field: str, text: bytes) -> bytes | None:
+        """What an event adds that has nothing but this text, both as the inside of a JSON string.
+
+        None where it has to be fed. field: as `only_text` names it.
+        """
+        if field == "content":
+            return text if self._trimmer.answering else None
+        if field == "text":
+            return text if self._tags is None else None
+        return _encode(self._trimmer.thinking(_decode_text(b'"%b"' % text)))[1:-1]
 
     def close(self) -> Piece | None:
         """What is still held back at the end of a stream that named no finish reason."""
@@ -171,6 +184,22 @@ class Reply:
             piece.tool_calls = [*piece.tool_calls, ToolCall(id=_call_id(), function=function)]
             self._calls_sent += 1
         self._calls.clear()
+
+
+def only_text(event: Completion) -> tuple[str, str] | None:
+    """The field and the text of an event that has nothing else, besides the ids of its tokens."""
+    choice = event.choices[0] if event.choices else Choice()
+    delta = choice.delta or Message()
+    if text := choice.text:
+        field, alone = "text", Choice(text=text)
+    elif text := delta.content:
+        field, alone = "content", Choice(delta=Message(content=text))
+    elif text := delta.reasoning:
+        field, alone = "reasoning", Choice(delta=Message(reasoning=text))
+    else:
+        return None
+    alone.token_ids = choice.token_ids
+    return (field, text) if event == Completion([alone]) else None
 
 
 def _ends_with_a_mark(choice: Choice) -> bool:

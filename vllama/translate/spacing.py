@@ -10,6 +10,11 @@ class Trimmer:
         self._held_space = ""  # ends the thinking so far: dropped unless more thinking follows
         self._answer_begun = False
 
+    @property
+    def answering(self) -> bool:
+        """Whether the answer has begun: all that follows of it is added as it is."""
+        return self._answer_begun
+
     def thinking(self, text: str) -> str:
         """What the next part of the thinking adds to it."""
         self._thought = True

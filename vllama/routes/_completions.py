@@ -1,0 +1,82 @@
+"""The events of an engine's completion, read one by one; the most common ones without decoding them."""
+
+import abc
+from collections.abc import Mapping
+
+import msgspec
+
+from vllama.engine.events import data_of
+from vllama.routes._failures import failed
+from vllama.translate.reply import Reply, only_text
+from vllama.translate.shortcut import Plain
+from vllama.wire.openai import Completion
+
+decode = msgspec.json.Decoder(Completion).decode
+
+
+class CompletionTranslator(abc.ABC):
+    """Reads the events of a completion into the reply that they add to.
+
+    An event that adds a text and nothing else is neither decoded nor encoded: the text's JSON goes from one frame into
+    another. with_tokens: whether the events bring the ids of their tokens.
+    complete: whether the engine said that this was all.
+    before: what every such text begins with. frames: what stands before and behind it, by the field that it came in;
+    one that came in no such field is read in full.
+    """
+
+    before = b""
+    frames: Mapping[str, tuple[bytes, bytes]]
+
+    def __init__(self, reply: Reply, *, with_tokens: bool = False) -> None:
+        self.complete = False
+        self._reply = reply
+        self._with_tokens = with_tokens
+        self._plain = Plain()
+
+    def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
+        for block in blocks:
+            if not self._pass_on(block, out):
+                self._read(block, out)
+
+    @abc.abstractmethod
+    def add(self, completion: Completion, out: list[bytes]) -> None:
+        """Append what becomes of an event that was read in full, and is no error."""
+
+    def _pass_on(self, block: bytes, out: list[bytes]) -> bool:
+        """Append what becomes of an event like earlier ones. Returns whether it is one."""
+        tokens: list[bytes] = []
+        if self._with_tokens:
+            block, tokens = _cut(block)
+        if (found := self._plain.find(block)) is None or (frame := self.frames.get(found[0])) is None:
+            return False
+        if (text := self._reply.add_text(*found)) is None:
+            return False
+        if tokens:
+            self._reply.tokens += map(int, tokens)
+        if text:
+            out += (self.before, frame[0], text, frame[1])
+        return True
+
+    def _read(self, block: bytes, out: list[bytes]) -> None:
+        data = data_of(block)
+        if not data:
+            return
+        if data == b"[DONE]":
+            self.complete = True
+            return
+        completion = decode(data)
+        if completion.error is not None:
+            raise failed(data)
+        self.add(completion, out)
+        if (text := only_text(completion)) is not None:
+            self._plain.learn(_cut(block)[0] if self._with_tokens else block, *text)
+
+
+def _cut(block: bytes) -> tuple[bytes, list[bytes]]:
+    """An event without its tokens' ids, which end it, and the ids; all of it where it has none."""
+    # In a text the quotation marks would be escaped.
+    head, found, ids = block.rpartition(b'"token_ids":[')
+    if not found or not ids.endswith(b"]}]}"):
+        return block, []
+    tokens = ids[:-4].split(b",")
+    return (head, tokens) if all(token.isdigit() for token in tokens) else (block, [])
