@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fake_engine import FOLDER
-from vllama.translate.shortcut import Plain, surroundings
+from vllama.translate.shortcut import Plain, Rewritten, surroundings, text_of
 
 COUNTS = b',"usage":{'
 
@@ -73,7 +73,10 @@ def test_escapes_that_need_not_be_are_to_be_read() -> None:
 
 @pytest.mark.parametrize(
     "inside",
-    [b'a"b', b"a\\", b"a\\\\\\", b'a\\\\"', b"a\nb", b"a\x01", b"\xff", b"\xed\xa0\x80", b"\\x", b"\\u12", b"\\u0061", b"\\/"],
+    [
+        b'a"b', b"a\\", b"a\\\\\\", b'a\\\\"', b"a\nb", b"a\x01", b"\xff", b"\xed\xa0\x80", b"\\x", b"\\u12",
+        b"\\u0061", b"\\/",
+    ],
 )  # fmt: skip
 def test_what_is_no_string_or_no_usual_one(inside: bytes) -> None:
     assert learned().find(content("HERE").replace(b"HERE", inside)) is None
@@ -204,9 +207,27 @@ def test_what_an_engine_said() -> None:
     assert found > 0.6 * full
 
 
+def test_what_an_event_became() -> None:
+    plain = Rewritten()
+    assert plain.learn_pair(content("Hello"), b'{"text":"?","content":"Hello"}', "content", "Hello")
+    assert (plain.before, plain.after) == (b'{"text":"?","content":"', b'"}')
+    for made in [b'{"content":"Hell"}', b'{"content":"Hello"}{"content":"Hello"}', b""]:
+        assert not plain.learn_pair(content("x", indent=1), made, "content", "Hello")
+    assert plain.find(content(" you")) == ("content", b" you")
+
+
+def test_the_text_of_a_member() -> None:
+    assert text_of(b'{"a":1,"text":"x\\n"}', "text") == "x\n"
+    assert text_of(b'{"text":"x","b":{"text":"y"}}', "text") is None
+    assert text_of(b'{"text":null}', "text") is None
+
+
 # Properties
 
-PIECES = ['"', "\\", "n", "u0061", "\n", "\x00", "\x1f", "\x7f", "content", '":"', '"},"', "}", "{", ",", "é", "🎉", "\ud83d", " "]  # fmt: skip
+PIECES = [
+    '"', "\\", "n", "u0061", "\n", "\x00", "\x1f", "\x7f", "content", '":"', '"},"', "}", "{", ",", "é", "🎉", "\ud83d",
+    " ",
+]  # fmt: skip
 TEXTS = st.one_of(
     st.text(max_size=8),
     st.lists(st.sampled_from(PIECES), max_size=6).map("".join),

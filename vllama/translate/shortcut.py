@@ -12,6 +12,7 @@ import msgspec
 _TRIES = 8
 """How often in a row surroundings are learned in vain: an engine whose events always differ is left alone then."""
 
+_decode_text = msgspec.json.Decoder(str).decode
 _DIGITS = b"0123456789"
 _ESCAPED = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\bfnrt])+').fullmatch
 """A JSON string's inside as every encoder writes it that escapes no more than it must."""
@@ -99,16 +100,28 @@ def surroundings(block: bytes, field: str, text: str) -> tuple[bytes, bytes] | N
 
     None where there is another, or another text.
     """
-    found = list(_member(field).finditer(block))
-    if len(found) != 1:
+    if (place := _place(block, field)) is None or _read(block, *place) != text:
         return None
-    start, stop = found[0].span(1)
+    start, stop = place
+    return block[:start], block[stop:]
+
+
+def text_of(block: bytes, field: str) -> str | None:
+    """The only string in members of the name `field`, if there is one."""
+    place = _place(block, field)
+    return None if place is None else _read(block, *place)
+
+
+def _place(block: bytes, field: str) -> tuple[int, int] | None:
+    found = list(_member(field).finditer(block))
+    return found[0].span(1) if len(found) == 1 else None
+
+
+def _read(block: bytes, start: int, stop: int) -> str | None:
     try:
-        if msgspec.json.decode(block[start - 1 : stop + 1]) != text:
-            return None
+        return _decode_text(block[start - 1 : stop + 1])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return block[:start], block[stop:]
 
 
 @functools.cache

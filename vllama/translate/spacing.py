@@ -24,6 +24,12 @@ class Trimmer:
         self._thinking_begun = self._thinking_begun or bool(kept)
         return kept
 
+    def thinks_on(self, raw: bytes) -> bool:
+        """Whether the next part of the thinking, the inside of a JSON string, is added as it is. May be too careful."""
+        if self._held_space or not self._thinking_begun:
+            return False
+        return raw[-2:-1] != b"\\" and not raw.decode()[-1:].isspace()
+
     def answer(self, text: str) -> str:
         """What the next part of the answer adds to it."""
         if self._thought and not self._answer_begun:
