@@ -44,15 +44,14 @@ class CompletionTranslator(abc.ABC):
 
     def _pass_on(self, block: bytes, out: list[bytes]) -> bool:
         """Append what becomes of an event like earlier ones. Returns whether it is one."""
-        tokens: list[bytes] = []
+        tokens: list[int] = []
         if self._with_tokens:
             block, tokens = _cut(block)
         if (found := self._plain.find(block)) is None or (frame := self.frames.get(found[0])) is None:
             return False
         if (text := self._reply.add_text(*found)) is None:
             return False
-        if tokens:
-            self._reply.tokens += map(int, tokens)
+        self._reply.tokens += tokens
         if text:
             out += (self.before, frame[0], text, frame[1])
         return True
@@ -72,11 +71,14 @@ class CompletionTranslator(abc.ABC):
             self._plain.learn(_cut(block)[0] if self._with_tokens else block, *text)
 
 
-def _cut(block: bytes) -> tuple[bytes, list[bytes]]:
+def _cut(block: bytes) -> tuple[bytes, list[int]]:
     """An event without its tokens' ids, which end it, and the ids; all of it where it has none."""
     # In a text the quotation marks would be escaped.
-    head, found, ids = block.rpartition(b'"token_ids":[')
-    if not found or not ids.endswith(b"]}]}"):
+    head, found, rest = block.rpartition(b'"token_ids":[')
+    ids = rest[:-4]
+    if not found or rest[-4:] != b"]}]}" or not ids.replace(b",", b"").isdigit():
         return block, []
-    tokens = ids[:-4].split(b",")
-    return (head, tokens) if all(token.isdigit() for token in tokens) else (block, [])
+    try:
+        return head, [int(token) for token in ids.split(b",")]
+    except ValueError:
+        return block, []

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 def timestamp() -> str:
     """Now, in UTC, as Go writes RFC 3339 with nanoseconds: trailing zeros trimmed."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    fraction = f".{nanoseconds:09d}".rstrip("0").rstrip(".")
-    return f"{_second(seconds)}{fraction}Z"
+    text = f"{_second(seconds)}.{nanoseconds:09d}"
+    return (text if nanoseconds % 10 else text.rstrip("0").rstrip(".")) + "Z"
 
 
 @functools.lru_cache(maxsize=1)
