@@ -203,8 +203,7 @@ def test_what_an_engine_said() -> None:
                 assert (text[0], json.loads(b'"' + text[1] + b'"')) == wanted
             elif wanted is not None:
                 plain.learn(event, *wanted)
-    assert found > 300
-    assert found > 0.6 * full
+    assert found > 0.6 * full > 100
 
 
 def test_what_an_event_became() -> None:
@@ -265,14 +264,14 @@ def follow(plain: Plain, events: list[bytes]) -> None:
             plain.learn(event, *wanted)
 
 
-@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@settings(max_examples=150, derandomize=True, database=None, deadline=None)
 @given(STREAMS)
 def test_found_is_what_is_read(events: list[bytes]) -> None:
     follow(Plain(), events)
     follow(Plain(COUNTS), events)
 
 
-@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@settings(max_examples=150, derandomize=True, database=None, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.data())
 def test_found_is_what_is_read_of_bytes_gone_wrong(texts: list[str], data: st.DataObject) -> None:
     events = [content(text, ensure_ascii=True) for text in ["Hello", *texts]]

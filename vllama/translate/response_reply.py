@@ -109,6 +109,7 @@ class ResponseReply:
             case "done", "message" if self._held:
                 self._held.clear()
                 self._left_out += 1
+                self._plain.forget()
                 return []
         if event["type"].startswith("response.reasoning_text."):
             return self._thinking(event)

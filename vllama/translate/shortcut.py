@@ -26,13 +26,17 @@ class Plain:
     """
 
     def __init__(self, counts: bytes = b"") -> None:
+        self.tries = _TRIES
         self._counts = counts
         self._field = ""
-        self._prefix = b"\n\n"  # begins no block
         self._suffix = b""
         self._start, self._stop = 0, 0
         self._skeleton = b""
-        self.tries = _TRIES
+        self.forget()
+
+    def forget(self) -> None:
+        """Have the next event read in full."""
+        self._prefix = b"\n\n"  # begins no block
 
     def learn(self, block: bytes, field: str, text: str) -> bool:
         """Remember an event that says `text`, in its only member of the name `field`, and nothing else.
