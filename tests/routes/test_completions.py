@@ -96,7 +96,9 @@ def test_what_an_engine_said(translator: Callable[[], CompletionTranslator]) -> 
         assert outcome(translator(), blocks) == read_in_full(translator, blocks)
 
 
-TEXTS = st.one_of(st.sampled_from(["", " ", "\n", "a", "a ", " \n b", '"', '\\"', "</think>", "<think>", "ü"]), st.text())
+TEXTS = st.one_of(
+    st.sampled_from(["", " ", "\n", "a", "a ", " \n b", '"', '\\"', "</think>", "<think>", "ü"]), st.text()
+)
 
 
 @st.composite
