@@ -35,7 +35,8 @@ def numbered_tokens(*texts: str) -> list[bytes]:
         {"index": 0, "delta": {"content": text}, "finish_reason": None, "token_ids": [number, 1]}
         for number, text in enumerate(texts)
     ]
-    return events(*({"id": "chatcmpl-1", "choices": [choice]} for choice in choices))
+    chunks = (json.dumps({"choices": [choice]}, separators=(",", ":")) for choice in choices)
+    return events(*chunks)
 
 
 def completion_tokens(*texts: str) -> list[bytes]:
