@@ -1,4 +1,4 @@
-"""How replies leave: NDJSON, Server-Sent Events or one JSON object, also where the client does not wait for its end."""
+"""How replies leave: NDJSON, Server-Sent Events or one JSON object; and clients that do not wait for them."""
 
 import asyncio
 import contextlib
@@ -60,47 +60,6 @@ class Framing:
     def failure(self, message: str) -> bytes:
         """What ends a stream of Ollama's that cannot go on."""
         return self.frame(msgspec.json.encode({"error": message}))
-
-
-LINES = re.compile(r"\s*application/x-ndjson\s*(;|$)")
-_UNWANTED = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
-
-
-class ClientLeft(Exception):  # noqa: N818 - no error of anybody's
-    """The client closed its connection before its reply was ready."""
-
-
-class JSONResponse(Response):
-    """One JSON object, encoded by msgspec."""
-
-    media_type = "application/json; charset=utf-8"
-
-    def __init__(self, content: Any, status_code: int = 200, headers: dict[str, str] | None = None) -> None:
-        super().__init__(msgspec.json.encode(content), status_code, headers)
-
-
-def accepts_events(request: Request) -> bool:
-    """Whether the client asks for Server-Sent Events. Ollama's clients expect NDJSON, also those that name both."""
-    kinds = ",".join(request.headers.getlist("accept")).lower().split(",")
-    wanted = [kind for kind in kinds if not _UNWANTED.search(kind)]
-    return any(map(_ASKS_EVENTS.match, wanted)) and not any(map(_ASKS_LINES.match, wanted))
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How JSON texts are told apart in a stream. before, after: what surrounds each of them."""
-
-    media_type: str
-    before: bytes
-    after: bytes
-
-    def frame(self, text: bytes) -> bytes:
-        return self.before + text + self.after
-
-    @property
-    def last_words(self) -> bytes:
-        """What ends a stream of Ollama's when the server stops before it is through."""
-        return self.frame(msgspec.json.encode({"error": STOPPING}))
 
 
 LINES = Framing("application/x-ndjson", b"", b"\n")

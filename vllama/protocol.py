@@ -1,5 +1,5 @@
-"""HTTP/1.1 as uvicorn speaks it, with bodies that are written without a coroutine for each of their parts; what it lacks
-of HTTP/1.0; and a limit that it does not know.
+"""HTTP/1.1 as uvicorn speaks it, but with bodies that need no coroutine for each of their parts; what it lacks of
+HTTP/1.0; and a limit that it does not know.
 """
 
 import weakref
@@ -42,8 +42,9 @@ class Protocol(HttpToolsProtocol):
             self.cycle.__class__ = _UntilClosed
         else:
             self.cycle.__class__ = _InChunks
+            assert isinstance(self.cycle, _InChunks)
             # Weak, as the cycle holds the scope: else both would wait for the garbage collector.
-            self.scope["extensions"] = {WRITE: weakref.WeakMethod(self.cycle.write)}
+            self.scope["extensions"] = {WRITE: weakref.WeakMethod(self.cycle.write)}  # type: ignore[dict-item]
 
 
 class _InChunks(RequestResponseCycle):

@@ -19,7 +19,7 @@ Stream = AsyncGenerator[bytes, "Outlet"]
 """A reply on its way. Yields once, its first bytes; is sent an outlet then, and writes the rest there."""
 
 WRITE = "vllama.write"
-"""An extension of ASGI: returns a function that takes a part of a reply's body at once, or nothing and returns False."""
+"""An extension of ASGI: it returns a function that takes part of a body at once, or takes nothing and returns False."""
 
 
 class Outlet:
@@ -58,13 +58,12 @@ def _rest(step: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, 
     """What is left of a coroutine that was begun outside of a task, and waits for something."""
     while True:
         try:
-            sent = yield awaited
-        except BaseException as error:
-            resume, value = step.throw, error
-        else:
-            resume, value = step.send, sent
-        try:
-            awaited = resume(value)
+            try:
+                sent = yield awaited
+            except BaseException as error:
+                awaited = step.throw(error)
+            else:
+                awaited = step.send(sent)
         except StopIteration:
             return
 

@@ -35,7 +35,8 @@ def numbered_tokens(*texts: str) -> list[bytes]:
         {"index": 0, "delta": {"content": text}, "finish_reason": None, "token_ids": [number, 1]}
         for number, text in enumerate(texts)
     ]
-    return events(*({"id": "chatcmpl-1", "choices": [choice]} for choice in choices))
+    chunks = (json.dumps({"choices": [choice]}, separators=(",", ":")) for choice in choices)
+    return events(*chunks)
 
 
 def completion_tokens(*texts: str) -> list[bytes]:
@@ -60,7 +61,7 @@ every_dialect = pytest.mark.parametrize(
         pytest.param("/api/generate", PROMPT | {"raw": True}, {}, completion_tokens, id="generate, raw"),
         pytest.param("/v1/chat/completions", CHAT, {}, chat_tokens, id="OpenAI's chat"),
         pytest.param("/v1/completions", PROMPT, {}, completion_tokens, id="OpenAI's completion"),
-        pytest.param("/v1/responses", {"model": "demo", "input": "Hi", "stream": True}, {}, response_tokens, id="responses"),
+        pytest.param("/v1/responses", PROMPT | {"input": "Hi"}, {}, response_tokens, id="OpenAI's response"),
         pytest.param("/v1/messages", CHAT | {"max_tokens": 9}, {}, chat_tokens, id="Anthropic's message"),
         pytest.param("/v1/messages", CHAT | {"max_tokens": 9}, {}, thoughts, id="Anthropic's message, thinking"),
     ],
@@ -130,7 +131,7 @@ async def test_each_token_comes_at_once(
     """None is made before the client has the one before it."""
     engine = Led()
     alone.engine.script(engine)
-    texts = [f"word{number} \\\"quoted\\\" ü" for number in range(6)]
+    texts = [f'word{number} \\"quoted\\" ü' for number in range(6)]
     made = tokens(*texts)
     engine.write(made[0])
     async with asked(alone, path, body, headers) as client:
@@ -167,7 +168,7 @@ MOST_ON_THE_WAY = 2**25
 
 
 class Torrent:
-    """Writes numbered tokens as fast as they are taken until `enough` is set. stalled: nobody has taken one for long."""
+    """Writes numbered tokens as fast as they are taken until `enough` is set. stalled: one was not taken for long."""
 
     def __init__(self) -> None:
         self.written = 0

@@ -1,7 +1,7 @@
 """The events of an engine's completion, read one by one; the most common ones without decoding them."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -44,10 +44,8 @@ class CompletionTranslator(abc.ABC):
 
     def _pass_on(self, block: bytes, out: list[bytes]) -> bool:
         """Append what becomes of an event like earlier ones. Returns whether it is one."""
-        tokens: list[int] = []
-        if self._with_tokens:
-            block, tokens = _cut(block)
-        if (found := self._plain.find(block)) is None or (frame := self.frames.get(found[0])) is None:
+        known, tokens = _cut(block) if self._with_tokens else (block, ())
+        if (found := self._plain.find(known)) is None or (frame := self.frames.get(found[0])) is None:
             return False
         if (text := self._reply.add_text(*found)) is None:
             return False
@@ -67,18 +65,19 @@ class CompletionTranslator(abc.ABC):
         if completion.error is not None:
             raise failed(data)
         self.add(completion, out)
-        if (text := only_text(completion)) is not None:
-            self._plain.learn(_cut(block)[0] if self._with_tokens else block, *text)
+        known, tokens = _cut(block) if self._with_tokens else (block, ())
+        if (text := only_text(completion, tokens)) is not None:
+            self._plain.learn(known, *text)
 
 
-def _cut(block: bytes) -> tuple[bytes, list[int]]:
+def _cut(block: bytes) -> tuple[bytes, Sequence[int]]:
     """An event without its tokens' ids, which end it, and the ids; all of it where it has none."""
     # In a text the quotation marks would be escaped.
     head, found, rest = block.rpartition(b'"token_ids":[')
     ids = rest[:-4]
     if not found or rest[-4:] != b"]}]}" or not ids.replace(b",", b"").isdigit():
-        return block, []
+        return block, ()
     try:
         return head, [int(token) for token in ids.split(b",")]
     except ValueError:
-        return block, []
+        return block, ()

@@ -34,13 +34,6 @@ async def send_objects(request: Request, stream: Stream, framing: Framing) -> Re
     return await begin(request, told, framing.media_type, framing.failure(STOPPING))
 
 
-async def relay(response: EngineResponse, translator: Translator) -> Stream:
-    """A streamed reply. An error before its first bytes is raised instead of them."""
-    pipe = Pipe(response, translator)
-    outlet = yield await pipe.first()
-    await pipe.rest(outlet)
-
-
 class Pipe:
     """A streamed reply on its way through a translator: its first bytes, and then the rest."""
 

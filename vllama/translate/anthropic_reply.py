@@ -14,16 +14,15 @@ Object = dict[str, Any]
 Event = dict[str, Any]
 
 _encode = msgspec.json.Encoder().encode
-
-
 _FIELDS = {"thinking": "reasoning", "text": "content"}
+"""What `only_text` names, by the kind of block that it goes into."""
 _TEXT = "\x01"
 """Stands for a delta's text; in JSON it is escaped."""
 _MARK = _encode(_TEXT)[1:-1]
 
 
 def encode_event(event: Event) -> bytes:
-    return b"event: " + event["type"].encode() + b"\ndata: " + _encode(event) + b"\n\n"
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
 
 
 class MessageReply:

@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,8 +187,8 @@ class Reply:
         self._calls.clear()
 
 
-def only_text(event: Completion) -> tuple[str, str] | None:
-    """The field and the text of an event that has nothing else, besides the ids of its tokens."""
+def only_text(event: Completion, tokens: Sequence[int]) -> tuple[str, str] | None:
+    """The field and the text of an event that has nothing else, but for the ids of its tokens, where there are any."""
     choice = event.choices[0] if event.choices else Choice()
     delta = choice.delta or Message()
     if text := choice.text:
@@ -198,7 +199,7 @@ def only_text(event: Completion) -> tuple[str, str] | None:
         field, alone = "reasoning", Choice(delta=Message(reasoning=text))
     else:
         return None
-    alone.token_ids = choice.token_ids
+    alone.token_ids = list(tokens) or None
     return (field, text) if event == Completion([alone]) else None
 
 
