@@ -164,7 +164,8 @@ class ChatReply:
 
 
 def _choices(reply: Object) -> list[Object] | None:
-    return _decode_choices(reply.get("choices", _NULL))
+    choices: list[Object] | None = _decode_choices(reply.get("choices", _NULL))
+    return choices
 
 
 def _index(choice: Object) -> bytes:
