@@ -35,26 +35,24 @@ class CompletionTranslator(abc.ABC):
 
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
         for block in blocks:
-            if not self._pass_on(block, out):
-                self._read(block, out)
+            known, tokens = _cut(block) if self._with_tokens else (block, ())
+            if (
+                (found := self._plain.find(known)) is None
+                or (frame := self.frames.get(found[0])) is None
+                or (text := self._reply.add_text(*found)) is None
+            ):
+                self._read(block, known, tokens, out)
+                continue
+            out += (self.before, frame[0], text, frame[1])
+            if tokens:
+                self._reply.tokens += tokens
 
     @abc.abstractmethod
     def add(self, completion: Completion, out: list[bytes]) -> None:
         """Append what becomes of an event that was read in full, and is no error."""
 
-    def _pass_on(self, block: bytes, out: list[bytes]) -> bool:
-        """Append what becomes of an event like earlier ones. Returns whether it is one."""
-        known, tokens = _cut(block) if self._with_tokens else (block, ())
-        if (found := self._plain.find(known)) is None or (frame := self.frames.get(found[0])) is None:
-            return False
-        if (text := self._reply.add_text(*found)) is None:
-            return False
-        self._reply.tokens += tokens
-        if text:
-            out += (self.before, frame[0], text, frame[1])
-        return True
-
-    def _read(self, block: bytes, out: list[bytes]) -> None:
+    def _read(self, block: bytes, known: bytes, tokens: Sequence[int], out: list[bytes]) -> None:
+        """known: the block without its tokens."""
         data = data_of(block)
         if not data:
             return
@@ -65,7 +63,6 @@ class CompletionTranslator(abc.ABC):
         if completion.error is not None:
             raise failed(data)
         self.add(completion, out)
-        known, tokens = _cut(block) if self._with_tokens else (block, ())
         if (text := only_text(completion, tokens)) is not None:
             self._plain.learn(known, *text)
 
@@ -75,9 +72,9 @@ def _cut(block: bytes) -> tuple[bytes, Sequence[int]]:
     # In a text the quotation marks would be escaped.
     head, found, rest = block.rpartition(b'"token_ids":[')
     ids = rest[:-4]
-    if not found or rest[-4:] != b"]}]}" or not ids.replace(b",", b"").isdigit():
+    if not found or rest[-4:] != b"]}]}":
         return block, ()
-    try:
-        return head, [int(token) for token in ids.split(b",")]
-    except ValueError:
-        return block, ()
+    if ids.isdigit():  # one token, as nearly always
+        return head, (int(ids),)
+    tokens = ids.split(b",")
+    return (head, [int(token) for token in tokens]) if all(map(bytes.isdigit, tokens)) else (block, ())

@@ -16,8 +16,6 @@ from vllama.wire.ollama import CalledFunction, Logprob, ToolCall
 from vllama.wire.openai import Choice, Completion, Message, Timings, Usage
 from vllama.wire.openai import ToolCall as EngineToolCall
 
-_encode = msgspec.json.Encoder().encode
-_decode_text = msgspec.json.Decoder(str).decode
 _ALPHABET = string.ascii_lowercase + string.digits
 _CALL_MARKS = (
     "<tool_call>",
@@ -102,7 +100,7 @@ class Reply:
             return text if self._trimmer.answering else None
         if field == "text":
             return text if self._tags is None else None
-        return _encode(self._trimmer.thinking(_decode_text(b'"%b"' % text)))[1:-1]
+        return text if self._trimmer.thinks_on(text) else None
 
     def close(self) -> Piece | None:
         """What is still held back at the end of a stream that named no finish reason."""
