@@ -162,8 +162,22 @@ def test_what_changes_now_and_then_is_learned_again() -> None:
     plain = Plain()
     for number in range(100):
         event = block(chunk(delta={"content": "x"}) | {"created": number})
-        plain.learn(event, "content", "x")
-        assert plain.find(event) == ("content", b"x")
+        assert plain.learn(event, "content", "x")
+        assert all(plain.find(event) == ("content", b"x") for _ in range(8))
+
+
+def test_learning_costs_no_more_than_it_is_worth() -> None:
+    """One of two choices that take turns is found, the other is not learned each time in its place."""
+    plain = Plain()
+    learned = found = 0
+    for number in range(400):
+        event = block(chunk(delta={"content": "x"}, index=number % 2))
+        if plain.find(event):
+            found += 1
+        else:
+            learned += plain.learn(event, "content", "x")
+    assert found > 100
+    assert learned < 8 + found / 8 + 1
 
 
 def counted(text: str, tokens: int, **more: Any) -> bytes:

@@ -63,7 +63,7 @@ class Renamed:
         """What an event becomes."""
         head = b"".join(line + b"\n" for line in block.split(b"\n") if not line.startswith(b"data:"))
         made = head + b"data: " + self._rename(data) + b"\n\n"
-        if self._plain.tries:
+        if self._plain.learns:
             self._learn(block, made)
         return made
 
@@ -114,7 +114,7 @@ class ChatReply:
 
     def _learn(self, block: bytes, made: bytes, choice: Object) -> None:
         """choice: as the engine sent it."""
-        delta = _decode_object(choice["delta"]) if self._plain.tries else None
+        delta = _decode_object(choice["delta"]) if self._plain.learns else None
         if not delta or len(delta) != 1:
             return
         ((field, text),) = delta.items()

@@ -10,7 +10,9 @@ import re
 import msgspec
 
 _TRIES = 8
-"""How often in a row surroundings are learned in vain: an engine whose events always differ is left alone then."""
+_WORTH = 8
+"""How often surroundings are learned at first, and how many finds pay for doing so once more: an engine whose events
+always differ is left alone."""
 
 _decode_text = msgspec.json.Decoder(str).decode
 _DIGITS = b"0123456789"
@@ -22,11 +24,12 @@ class Plain:
     """Learns from the events of one reply what surrounds a text, and finds the text of later ones.
 
     counts: what begins the part of an event, behind the text, in which numbers count up, if there is such a part and
-    they are of no concern: digits may differ in it. tries: how often surroundings are still learned.
+    they are of no concern: digits may differ in it.
     """
 
     def __init__(self, counts: bytes = b"") -> None:
-        self.tries = _TRIES
+        self._learned = 0
+        self._found = 0
         self._counts = counts
         self._field = ""
         self._suffix = b""
@@ -38,14 +41,19 @@ class Plain:
         """Have the next event read in full."""
         self._prefix = b"\n\n"  # begins no block
 
+    @property
+    def learns(self) -> bool:
+        """Whether surroundings are still learned."""
+        return self._learned < _TRIES + self._found // _WORTH
+
     def learn(self, block: bytes, field: str, text: str) -> bool:
         """Remember an event that says `text`, in its only member of the name `field`, and nothing else.
 
         Returns whether it is remembered; what was before it is forgotten then.
         """
-        if not self.tries:
+        if not self.learns:
             return False
-        self.tries -= 1
+        self._learned += 1
         if (around := surroundings(block, field, text)) is None:
             return False
         self._field = field
@@ -76,7 +84,7 @@ class Plain:
             return None
         # Most texts have nothing in them that could be escaped.
         if (text.isprintable() and text and '"' not in text and "\\" not in text) or _ESCAPED(text):
-            self.tries = _TRIES
+            self._found += 1
             return self._field, raw
         return None
 

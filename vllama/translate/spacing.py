@@ -2,18 +2,16 @@
 
 
 class Trimmer:
-    """Drops the white space around one reply's thinking, and before the answer that follows it, while both grow."""
+    """Drops the white space around one reply's thinking, and before the answer that follows it, while both grow.
+
+    answering: whether the answer has begun: all that follows of it is added as it is.
+    """
 
     def __init__(self) -> None:
+        self.answering = False
         self._thought = False
         self._thinking_begun = False
         self._held_space = ""  # ends the thinking so far: dropped unless more thinking follows
-        self._answer_begun = False
-
-    @property
-    def answering(self) -> bool:
-        """Whether the answer has begun: all that follows of it is added as it is."""
-        return self._answer_begun
 
     def thinking(self, text: str) -> str:
         """What the next part of the thinking adds to it."""
@@ -32,7 +30,7 @@ class Trimmer:
 
     def answer(self, text: str) -> str:
         """What the next part of the answer adds to it."""
-        if self._thought and not self._answer_begun:
+        if self._thought and not self.answering:
             text = text.lstrip()
-        self._answer_begun = self._answer_begun or bool(text)
+        self.answering = self.answering or bool(text)
         return text
