@@ -20,11 +20,10 @@ class CompletionTranslator(abc.ABC):
     An event that adds a text and nothing else is neither decoded nor encoded: the text's JSON goes from one frame into
     another. with_tokens: whether the events bring the ids of their tokens.
     complete: whether the engine said that this was all.
-    before: what every such text begins with. frames: what stands before and behind it, by the field that it came in;
-    one that came in no such field is read in full.
+    frames: what stands before and behind such a text, by the field that it came in; one that came in no such field is
+    read in full.
     """
 
-    before = b""
     frames: Mapping[str, tuple[bytes, bytes]]
 
     def __init__(self, reply: Reply, *, with_tokens: bool = False) -> None:
@@ -33,7 +32,12 @@ class CompletionTranslator(abc.ABC):
         self._with_tokens = with_tokens
         self._plain = Plain()
 
+    def before(self) -> bytes:
+        """What a text begins with that is passed on now."""
+        return b""
+
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
+        before = self.before()
         for block in blocks:
             known, tokens = _cut(block) if self._with_tokens else (block, ())
             if (
@@ -43,7 +47,7 @@ class CompletionTranslator(abc.ABC):
             ):
                 self._read(block, known, tokens, out)
                 continue
-            out += (self.before, frame[0], text, frame[1])
+            out += (before, frame[0], text, frame[1])
             if tokens:
                 self._reply.tokens += tokens
 

@@ -145,7 +145,6 @@ class _Chunks(CompletionTranslator):
         self._exchange = exchange
         self._framing = framing
         self._first = 0
-        self._created_at = ""
         self._before_time = framing.before + exchange.shape.before_time(exchange.wanted)
         thinking, text = (self._frame(thinking=thinking) for thinking in (True, False))
         self.frames = {"reasoning": thinking, "content": text, "text": text}
@@ -154,15 +153,13 @@ class _Chunks(CompletionTranslator):
         before, after = self._exchange.shape.around_text(thinking=thinking)
         return before, after + self._framing.after
 
-    def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
+    def before(self) -> bytes:
         self._first = self._first or time.monotonic_ns()
-        self._created_at = timestamp()
-        self.before = self._before_time + self._created_at.encode()
-        super().feed(blocks, out)
+        return self._before_time + timestamp().encode()
 
     def add(self, completion: Completion, out: list[bytes]) -> None:
         if piece := self._reply.feed(completion):
-            chunk = self._exchange.shape.chunk(self._exchange.wanted, self._created_at, piece)
+            chunk = self._exchange.shape.chunk(self._exchange.wanted, timestamp(), piece)
             out.append(self._framing.frame(chunk))
 
     def end(self, out: list[bytes]) -> None:

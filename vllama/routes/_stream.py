@@ -1,6 +1,6 @@
 """From an engine's bytes to its client's, without a task, a wait or a copy more than it takes."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from starlette.requests import Request
@@ -41,7 +41,7 @@ class Pipe:
         self._response = response
         self._translator = translator
         self._events = Events()
-        self._outlet: Outlet
+        self._write: Callable[[bytes], Awaitable[None] | None]
         self._failure: Exception | None = None
         self._last: Awaitable[None] | None = None
         self._ended = False
@@ -64,7 +64,7 @@ class Pipe:
             raise self._failure
         if self._ended:
             return
-        self._outlet = outlet
+        self._write = outlet.write
         try:
             await self._response.pour(self._pass_on)
             self._last = self._pass_on(b"")
@@ -79,14 +79,17 @@ class Pipe:
             self._read(data, out)
         except Exception:
             if out:
-                self._last = self._outlet.write(b"".join(out))
+                self._last = self._write(b"".join(out))
             raise
-        return self._outlet.write(b"".join(out)) if out else None
+        return self._write(b"".join(out)) if out else None
 
     def _read(self, data: bytes, out: list[bytes]) -> None:
         """data: b"" at the reply's end."""
-        if blocks := self._events.feed(data) if data else self._events.close():
+        if data:
+            if blocks := self._events.feed(data):
+                self._translator.feed(blocks, out)
+            return
+        self._ended = True
+        if blocks := self._events.close():
             self._translator.feed(blocks, out)
-        if not data:
-            self._ended = True
-            self._translator.end(out)
+        self._translator.end(out)

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 
 
 def timestamp() -> str:
-    """Now, in UTC, as Go writes RFC 3339 with nanoseconds: trailing zeros trimmed."""
-    now = str(time.time_ns())
-    text = _second(now[:-9]) + now[-9:]
-    return text + "Z" if text[-1] != "0" else text.rstrip("0").rstrip(".") + "Z"
+    """Now, or up to a millisecond ago, in UTC, as Go writes RFC 3339 with nanoseconds: trailing zeros trimmed."""
+    return _written(time.time_ns() >> 20)
 
 
 @functools.lru_cache(maxsize=1)
-def _second(seconds: str) -> str:
-    return f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%S}."
+def _written(_turn: int) -> str:
+    """Each token of hundreds of streams has a time: it is written anew only when it is another one."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    fraction = f".{nanoseconds:09d}".rstrip("0").rstrip(".")
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
