@@ -1,6 +1,7 @@
 """What a stream's objects are told apart by, one object as a reply, and what happens when a client leaves before it."""
 
 import asyncio
+import contextlib
 
 import pytest
 from starlette.requests import Request
@@ -128,3 +129,62 @@ async def test_an_object():
 async def settle(steps=20):
     for _ in range(steps):
         await asyncio.sleep(0)
+
+
+async def test_whoever_left_cancels_nothing_else():
+    """Work that could not be stopped ends as the client leaves: nothing that follows is cancelled."""
+    client = Client()
+
+    async def work():
+        client.left.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 42
+
+    assert await until_client_leaves(client.request, work()) == 42
+    await asyncio.sleep(0)
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_the_server_stops_as_the_client_leaves():
+    client = Client()
+
+    async def work():
+        client.left.set()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(until_client_leaves(client.request, work()))
+    with pytest.raises((ApiError, ClientLeft)):
+        await task
+
+
+async def test_a_time_limit_within_keeps_its_error():
+    async def work():
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await until_client_leaves(Client().request, work())
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_left_at_any_turn(turns):
+    """The work is either done or cancelled, and the task goes on undisturbed."""
+    client = Client()
+
+    async def work():
+        for turn in range(5):
+            if turn == turns:
+                client.left.set()
+            await asyncio.sleep(0)
+        return 42
+
+    try:
+        assert await until_client_leaves(client.request, work()) == 42
+    except ClientLeft:
+        assert turns < 5
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert asyncio.current_task().cancelling() == 0

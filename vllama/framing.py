@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,23 +71,44 @@ def framing_of(request: Request) -> Framing:
     return EVENTS if accepts_events(request) else LINES
 
 
-async def until_client_leaves(request: Request, work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+async def until_client_leaves(request: Request, work: Awaitable[T]) -> T:
     """Do the work, or cancel it and raise ClientLeft as soon as the client is gone. The body must have been read.
 
     Raises ApiError 503 when cancelled: the server does that to what still waits when its time to drain is over.
     """
-    task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(client_left(request.receive))
     try:
-        try:
-            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientLeft
-            return task.result()
-        finally:
-            await cancel(task, leaving)
+        with Attended(request.receive):
+            return await work
     except asyncio.CancelledError:
         raise ApiError(503, STOPPING) from None
+
+
+class Attended:
+    """A context in which the running task is cancelled as soon as the client is gone; it ends with ClientLeft then."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._inside = True
+        self._left = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        self._leaving = asyncio.create_task(_client_left(self._receive))
+        self._leaving.add_done_callback(self._cancel)
+
+    def _cancel(self, leaving: "asyncio.Task[None]") -> None:
+        if self._inside and not leaving.cancelled():
+            self._left = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+        self._inside = False
+        self._leaving.cancel()
+        # As in asyncio.timeout: whoever else cancelled the task meanwhile is to be heard.
+        if self._left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise ClientLeft
 
 
 class HangUp(Response):
@@ -108,15 +129,9 @@ class HangUp(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def client_left(receive: Receive) -> None:
+async def _client_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def cancel(*tasks: "asyncio.Future[Any]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _throw_away(receive: Receive) -> None:

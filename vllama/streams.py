@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from vllama.framing import cancel, client_left, until_client_leaves
+from vllama.framing import Attended, ClientLeft, until_client_leaves
 
 Stream = AsyncGenerator[bytes, "Outlet"]
 """A reply on its way. Yields once, its first bytes; is sent an outlet then, and writes the rest there."""
@@ -134,19 +134,12 @@ class StreamResponse(Response):
             await self._send_body(outlet, receive)
 
     async def _send_body(self, outlet: Outlet, receive: Receive) -> None:
-        relay = asyncio.create_task(self._relay(outlet))
-        leaving = asyncio.create_task(client_left(receive))
         try:
-            await asyncio.wait({relay, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if relay.done():
-                relay.result()
+            with contextlib.suppress(ClientLeft), Attended(receive):
+                await self._relay(outlet)
         except asyncio.CancelledError:
             # The server cancels what still runs when its time to drain is over; the client is owed a proper end.
-            if not relay.done():
-                await cancel(relay)
-                await outlet.end(self._last_words)
-        finally:
-            await cancel(relay, leaving)
+            await outlet.end(self._last_words)
 
     async def _relay(self, outlet: Outlet) -> None:
         if self._first:
