@@ -107,7 +107,7 @@ def written(value: Any, *, ascii_only: bool) -> bytes:
 @st.composite
 def chats(draw: st.DrawFn) -> list[bytes]:
     """Chunks of chats, which those of transcripts are like."""
-    ascii_only, counts, several = draw(st.integers(0, 3)) == 0, draw(st.integers(0, 3)) == 0, draw(st.booleans())
+    ascii_only, counts, several = draw(st.integers(0, 3)) == 3, draw(st.integers(0, 5)) == 5, draw(st.booleans())
     events: list[bytes] = []
     for kind, texts in draw(RUNS):
         index, extra = draw(st.integers(0, several)), draw(EXTRAS)
@@ -126,7 +126,7 @@ def chats(draw: st.DrawFn) -> list[bytes]:
 
 @st.composite
 def completions(draw: st.DrawFn) -> list[bytes]:
-    ascii_only, events = draw(st.integers(0, 3)) == 0, []
+    ascii_only, events = draw(st.integers(0, 3)) == 3, []
     for index, texts in draw(RUNS):
         extra = draw(EXTRAS)
         for number, text in enumerate(texts):
@@ -143,7 +143,7 @@ KINDS = ["reasoning_text", "function_call_arguments", *["output_text"] * 4]
 
 @st.composite
 def responses(draw: st.DrawFn) -> list[bytes]:
-    ascii_only = draw(st.integers(0, 3)) == 0
+    ascii_only = draw(st.integers(0, 3)) == 3
     values: list[dict[str, Any]] = []
     for kind, texts in draw(RUNS):
         at = {"item_id": f"item_{kind}", "content_index": 0, "type": f"response.{KINDS[kind]}.delta"}
@@ -203,4 +203,4 @@ def test_the_shortcut_changes_nothing(
             assert shortened == runner.run(relayed([b"".join(pieces)], reply()))
 
     check()
-    assert taken > 60
+    assert taken > 20
