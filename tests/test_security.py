@@ -24,7 +24,6 @@ from tests.fake_engine import EnginesInPlace, Stream, chat_events, whole
 from vllama.app import create_app
 from vllama.engine.command import engine_environment
 from vllama.engine.install import Environment, Profile
-from vllama.framing import stream
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
@@ -34,6 +33,7 @@ from vllama.security.hosts import names_this_machine
 from vllama.security.keys import any_valid, digest
 from vllama.security.origins import read_origin
 from vllama.security.refusals import Refusals
+from vllama.streams import begin, poured
 
 
 @dataclass
@@ -68,11 +68,11 @@ async def _fail(_request: Request) -> Response:
 
 
 async def _stream(request: Request) -> Response:
-    async def lines() -> AsyncGenerator[list[bytes], None]:
-        yield [b"{}"]
-        yield [b"{}"]
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"{}\n"
+        yield b"{}\n"
 
-    return await stream(request, lines())
+    return await begin(request, poured(chunks()), "application/x-ndjson", b"")
 
 
 def _no_engine(_model: Model) -> NoReturn:

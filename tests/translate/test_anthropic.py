@@ -8,7 +8,7 @@ import pytest
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.anthropic import check_request, message_request, prompt
-from vllama.translate.anthropic_reply import MessageReply, encode_events
+from vllama.translate.anthropic_reply import MessageReply, encode_event
 from vllama.translate.request import Target
 from vllama.wire.anthropic import MessagesRequest
 from vllama.wire.openai import Completion
@@ -341,9 +341,8 @@ def test_stop_reasons(delta: dict[str, Any], finish: str, matched: Any, expected
     assert (message["stop_reason"], message["stop_sequence"]) == expected
 
 
-def test_events_as_bytes() -> None:
-    assert encode_events([{"type": "message_stop"}]) == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-    assert encode_events([]) == b""
+def test_an_event_as_bytes() -> None:
+    assert encode_event({"type": "message_stop"}) == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 @pytest.mark.timeout(10)  # where every text that is added copied those before it, it would take minutes
