@@ -26,7 +26,6 @@ import itertools
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
@@ -137,7 +136,7 @@ def start(relays: Relays, arguments: argparse.Namespace) -> list[Way]:
 
 def environment(cores: Cores) -> dict[str, Any]:
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return {
         "commit": commit.stdout.strip(), "python": platform.python_version(), "kernel": platform.release(),
         "processor": model.partition(":")[2].strip(), "processors": os.cpu_count(), "cores": str(cores),
