@@ -103,7 +103,7 @@ class Client(asyncio.Protocol):
         self.ended = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
         self._ask()
 
     def _ask(self) -> None:

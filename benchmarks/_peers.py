@@ -128,7 +128,7 @@ class Relays:
         port, config = _free_port(), self._folder / "litellm.json"
         config.write_text(json.dumps(_litellm_config(self.engine)))
         command = ["uv", "run", "--no-project", "--isolated", "--with", _LITELLM, "litellm", "--config", config]
-        command += ["--host", "127.0.0.1", "--port", port, "--num_workers", 1, "--telemetry", "False"]
+        command += ["--host", "127.0.0.1", "--port", port, "--num_workers", 1]
         silent = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         silent |= {"NO_DOCS": "True", "NO_REDOC": "True", "DISABLE_ADMIN_UI": "True", "DO_NOT_TRACK": "1"}
         pid = self._start("LiteLLM", command, self._cores.relay, **silent)
@@ -226,8 +226,9 @@ def _has_ended(pid: int) -> bool:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        for child in [*psutil.Process(process.pid).children(recursive=True), process]:
+        for child in psutil.Process(process.pid).children(recursive=True):
             child.terminate()
+    process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(15)
     process.kill()
