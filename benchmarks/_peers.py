@@ -185,6 +185,7 @@ def _litellm_config(engine: Engine) -> dict[str, Any]:
             "callbacks": [],
             "disable_streaming_logging": True,
         },
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
         "router_settings": {"num_retries": 0, "disable_cooldowns": True},
     }
 
