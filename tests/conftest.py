@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 import uvicorn
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
 from starlette.applications import Starlette
 from xdist.scheduler import LoadScopeScheduling
 
@@ -57,27 +57,28 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not RECORDING else 0
 
 
+ENGINE_TESTS = ("tests/clients/", "tests/e2e/")
+
+
 class _Files(LoadScopeScheduling):
     """Hands out tests by files; all that need an engine are one unit, as they share it."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "engine" if nodeid.startswith(("tests/clients/", "tests/e2e/")) else nodeid.partition("::")[0]
+        return "engine" if nodeid.startswith(ENGINE_TESTS) else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
     return _Files(config, log)
 
 
-ENGINE_TESTS = [Path(__file__).with_name(name) for name in ("clients", "e2e")]
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Without an engine, the clients of others are not even imported, which takes seconds."""
-    return True if config.option.markexpr == "not engine" and collection_path in ENGINE_TESTS else None
+    folder = f"{collection_path.relative_to(config.rootpath)}/"
+    return True if config.option.markexpr == "not engine" and folder in ENGINE_TESTS else None
 
 
 LONGEST_FIRST = (
-    ("tests/clients/", "tests/e2e/"),
+    ENGINE_TESTS,
     ("tests/test_quality.py",),  # mypy, the first time
     ("tests/test_properties.py", "tests/test_cancellation.py", "tests/engine/"),
     ("tests/models/test_hub.py", "tests/routes/test_pulls.py", "tests/test_server.py", "tests/cli/test_chat.py"),
@@ -93,7 +94,7 @@ def _turn(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)
     for item in items:
-        assert item.get_closest_marker("engine") or not {*ENGINE_TESTS} & {*item.path.parents}, item.nodeid
+        assert item.get_closest_marker("engine") or not item.nodeid.startswith(ENGINE_TESTS), item.nodeid
     if RECORDING:
         for item in items:
             item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test
@@ -199,11 +200,18 @@ async def recorded_engines(models: dict[str, Model]) -> AsyncIterator[Engines]:
         yield engines
 
 
+@pytest.fixture(scope="session")
+def blockbuster() -> BlockBuster:
+    return BlockBuster("vllama")
+
+
 @pytest.fixture
-def no_blocking() -> Iterator[None]:
+def no_blocking(blockbuster: BlockBuster) -> Iterator[None]:
     """Fails a test in which the gateway's code blocks the event loop."""
-    with contextlib.nullcontext() if RECORDING else blockbuster_ctx("vllama"):
-        yield
+    if not RECORDING:
+        blockbuster.activate()
+    yield
+    blockbuster.deactivate()
 
 
 @pytest.fixture

@@ -6,13 +6,16 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import pytest
+
+_Parameters = type(pytest.param())
 Test = Callable[..., Any]
 
 
 def each(names: str | Sequence[str], values: Iterable[Any]) -> Callable[[Test], Test]:
     """`pytest.mark.parametrize`, but all cases are one test, which shows each that fails. They share its fixtures."""
     keys = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-    cases = [dict(zip(keys, value if len(keys) > 1 else [value], strict=True)) for value in values]
+    cases = [dict(zip(keys, _parameters(value, len(keys)), strict=True)) for value in values]
 
     def decorate(test: Test) -> Test:
         def run(**fixtures: Any) -> None:
@@ -36,6 +39,12 @@ def each(names: str | Sequence[str], values: Iterable[Any]) -> Callable[[Test], 
         return whole
 
     return decorate
+
+
+def _parameters(value: Any, number: int) -> Sequence[Any]:
+    if isinstance(value, _Parameters):
+        return value.values
+    return value if number > 1 else [value]
 
 
 @contextlib.contextmanager

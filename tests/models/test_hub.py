@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.each import each
 from tests.hub_server import COMMIT, Hub, serving
 from vllama.errors import ConfigError
 from vllama.models import hub
@@ -286,7 +287,7 @@ async def test_no_repository_id() -> None:
             await download(text, revision=None, report=ignore)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("Qwen/Qwen3-4B", True),
@@ -396,7 +397,7 @@ def test_a_complete_repository_is_read_once(
     assert cached_snapshot("org/model") is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("names", "wanted"),
     [
         (MODEL, WANTED),
