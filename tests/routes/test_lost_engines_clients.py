@@ -57,7 +57,14 @@ CLIENTS = pytest.mark.parametrize(
         (talk_to_ollama, "ollama.ResponseError"),
     ],
     ids=["openai", "anthropic", "ollama"],
+    indirect=["error"],
 )
+
+
+@pytest.fixture
+def error(request: pytest.FixtureRequest) -> type[Exception]:
+    """By its name, which is looked up, and with it its client imported, before a test's time begins."""
+    return resolve_name(request.param)
 
 
 def dying(alone: Alone, behaviour: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Behaviour:
@@ -71,7 +78,7 @@ def dying(alone: Alone, behaviour: Callable[[web.Request], Awaitable[web.StreamR
 
 
 @CLIENTS
-async def test_lost_in_the_middle_of_an_answer(alone: Alone, talk: Talk, error: str) -> None:
+async def test_lost_in_the_middle_of_an_answer(alone: Alone, talk: Talk, error: type[Exception]) -> None:
     reply = Stream(*chat_events("Hel", "lo")[:2], end="cut")
     alone.engine.script(dying(alone, reply))
     heard = ""
@@ -83,22 +90,22 @@ async def test_lost_in_the_middle_of_an_answer(alone: Alone, talk: Talk, error: 
             if heard:
                 reply.may_cut.set()
 
-    with pytest.raises(resolve_name(error), match=f"{DIED}: {CAUSE}"):
+    with pytest.raises(error, match=f"{DIED}: {CAUSE}"):
         await asyncio.wait_for(hear(), 20)
     assert heard.startswith("Hel")
 
 
 @CLIENTS
-async def test_lost_before_the_first_word(alone: Alone, talk: Talk, error: str) -> None:
+async def test_lost_before_the_first_word(alone: Alone, talk: Talk, error: type[Exception]) -> None:
     alone.engine.script(dying(alone, hang_up), dying(alone, Stream(*LAST_WORDS)))
-    with pytest.raises(resolve_name(error), match=f"{DIED}: {CAUSE}") as raised:
+    with pytest.raises(error, match=f"{DIED}: {CAUSE}") as raised:
         await asyncio.wait_for(anext(talk(alone.url)), 20)
     assert getattr(raised.value, "status_code", 0) == 500
 
 
 @CLIENTS
-async def test_refused(alone: Alone, talk: Talk, error: str) -> None:
+async def test_refused(alone: Alone, talk: Talk, error: type[Exception]) -> None:
     alone.engine.script(refusal(400, "the prompt is too long"))
-    with pytest.raises(resolve_name(error), match="the prompt is too long") as raised:
+    with pytest.raises(error, match="the prompt is too long") as raised:
         await asyncio.wait_for(anext(talk(alone.url)), 20)
     assert getattr(raised.value, "status_code", 0) == 400
