@@ -19,7 +19,7 @@ async def test_no_model_is_recommended(api: httpx.AsyncClient) -> None:
     assert (response.status_code, response.json()) == (200, {"recommendations": []})
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path", "content", "status", "text"),
     [
         ("POST", "/api/me", b"", 401, "unauthorized"),

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import NO_TLS, RECORDING, Alone, Engines, Serve, local_model
+from tests.each import each
 from tests.fake_engine import EngineInPlace, EnginesInPlace, whole
 from vllama import demo
 from vllama.app import create_app
@@ -265,10 +266,8 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("brought", TEMPLATES)
-@pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"]
-)
+@each("brought", TEMPLATES)
+@each("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"])
 async def test_a_clients_template_is_refused(alone: Alone, path: str, brought: dict[str, Any]) -> None:
     made(alone, Modelfile(template="{{ messages }}"))
     body = {"model": "made", "prompt": "x", "tokens": [1]} | ASKED.get(path, {}) | brought
