@@ -48,6 +48,9 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of plain HTTP: reading the authorities' certificates for each would take most of the tests' time."""
 
 
+gc.set_threshold(20_000)  # so many objects come and go in the tests that looking for cycles took a twentieth of the time
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # some tests look for what was left behind: the tests themselves were not
 
