@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -44,11 +45,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has it ignored by what runs in the background, and all that these tests start would do so too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients of plain HTTP: reading the authorities' certificates for each would take most of the tests' time."""
+# Each client of plain HTTP, too, reads the authorities' certificates, which takes longer than most of what it asks for.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 
-gc.set_threshold(20_000)  # so many objects come and go in the tests that looking for cycles took a twentieth of the time
+gc.set_threshold(
+    20_000
+)  # so many objects come and go in the tests that looking for cycles took a twentieth of the time
 
 
 def pytest_collection_finish() -> None:
@@ -240,9 +243,7 @@ async def gateway_url(models: dict[str, Model], recorded_engines: Engines) -> As
 @pytest.fixture
 async def api(gateway_url: str, engines: Engines) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway before the recorded engines; models stay loaded from test to test."""
-    async with httpx.AsyncClient(
-        base_url=gateway_url, timeout=1200 if RECORDING else 20, trust_env=False, verify=NO_TLS
-    ) as client:
+    async with httpx.AsyncClient(base_url=gateway_url, timeout=1200 if RECORDING else 20, trust_env=False) as client:
         yield client
 
 
@@ -304,14 +305,20 @@ async def alone(
     app, url = empty_app
     scheduler = LocalScheduler(EnginesInPlace(place), keep_alive=0.0, max_queue=2)
     app.state.gateway = gateway = Gateway(Catalogue(models.values()), scheduler)
-    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as api:
+    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as api:
         yield Alone(url, api, engine, places, next_place, scheduler, gateway)
     await scheduler.close()
 
 
+@pytest.fixture(scope="session")
+def own_models(models: dict[str, Model]) -> list[Model]:
+    """As a server has them that is started with the demo models."""
+    return [*read_models(["demo", "demo-embed"], (), Inspector()), models["plain"]]
+
+
 @pytest.fixture
 def library(
-    alone: Alone, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Alone, own_models: list[Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Alone, Store]:
     """`alone` with a store, and a cache of the hub, in which there is nothing yet."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -322,6 +329,5 @@ def library(
             yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
 
     shelves = [stored_models(store, inspector), cached_models(inspector, taken)]
-    own = [*read_models(["demo", "demo-embed"], (), inspector), models["plain"]]
-    alone.gateway.store, alone.gateway.catalogue = store, Catalogue(own, shelves)
+    alone.gateway.store, alone.gateway.catalogue = store, Catalogue(own_models, shelves)
     return alone, store

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import NO_TLS, RECORDING, Alone, Engines, Serve, local_model
+from tests.conftest import RECORDING, Alone, Engines, Serve, local_model
 from tests.each import each
 from tests.fake_engine import EngineInPlace, EnginesInPlace, whole
 from vllama import demo
@@ -209,7 +209,7 @@ async def greeter(
     scheduler = LocalScheduler(EnginesInPlace(place), keep_alive=300.0, max_queue=16)
     async with (
         serve(create_app(Gateway(Catalogue([model]), scheduler))) as url,
-        httpx.AsyncClient(base_url=url, timeout=1200 if RECORDING else 20, trust_env=False, verify=NO_TLS) as client,
+        httpx.AsyncClient(base_url=url, timeout=1200 if RECORDING else 20, trust_env=False) as client,
     ):
         yield client
 
