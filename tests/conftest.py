@@ -66,11 +66,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 ENGINE_TESTS = ("tests/clients/", "tests/e2e/")
 
 
+OFFICIAL_CLIENTS = tuple(f"tests/routes/test_{name}.py" for name in ("lost_engines_clients", "openai", "responses"))
+UNITS = {"engine": ENGINE_TESTS, "clients": OFFICIAL_CLIENTS}
+"""What several files share: an engine; clients whose import takes seconds."""
+
+
 class _Files(LoadScopeScheduling):
-    """Hands out tests by files; all that need an engine are one unit, as they share it."""
+    """Hands out tests by units, and else by files."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "engine" if nodeid.startswith(ENGINE_TESTS) else nodeid.partition("::")[0]
+        units = (unit for unit, starts in UNITS.items() if nodeid.startswith(starts))
+        return next(units, nodeid.partition("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
@@ -87,6 +93,7 @@ LONGEST_FIRST = (
     ENGINE_TESTS,
     ("tests/test_quality.py",),  # mypy, the first time
     ("tests/test_properties.py", "tests/test_cancellation.py", "tests/engine/"),
+    OFFICIAL_CLIENTS,
     ("tests/models/test_hub.py", "tests/routes/test_pulls.py", "tests/test_server.py", "tests/cli/test_chat.py"),
 )
 """So that two processes end at about the same time. What is not named here takes a second or two."""
