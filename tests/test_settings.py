@@ -7,7 +7,6 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from tests.each import each
 from vllama.errors import ConfigError
 from vllama.ollama_variables import parse_ollama_host
 from vllama.settings import FOREVER, Settings, config_file, load
@@ -47,7 +46,7 @@ def test_defaults():
     assert settings.home == Path(platformdirs.user_data_dir("vllama", appauthor=False))
 
 
-@each("name", Settings.model_fields)
+@pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_field_is_described(name):
     assert re.match(r".*\w+", Settings.model_fields[name].description or "")
 
@@ -100,7 +99,7 @@ def test_empty_variables_are_absent(monkeypatch, toml):
     assert (settings.port, settings.keep_alive, settings.log_level) == (4, 4, "info")
 
 
-@each(
+@pytest.mark.parametrize(
     ("text", "host", "port"),
     [
         ("1.2.3.4", "1.2.3.4", 11434),
@@ -176,7 +175,7 @@ def test_ollamas_variables(monkeypatch, variable, text, field, value):
     assert getattr(load(), field) == value
 
 
-@each(
+@pytest.mark.parametrize(
     ("field", "text", "seconds"),
     [
         ("keep_alive", "5m", 300),
@@ -233,7 +232,7 @@ def test_lists_in_toml(toml):
     assert (settings.model, settings.vllm_args, settings.find_links) == (["a", "b,c"], ["--x", "a b"], ["/a", "/b"])
 
 
-@each("length", ["auto", "-1", "8192", "8k", "1.5K", "1m", 8192, -1])
+@pytest.mark.parametrize("length", ["auto", "-1", "8192", "8k", "1.5K", "1m", 8192, -1])
 def test_context_lengths(length):
     assert load(max_model_len=length).max_model_len == str(length)
 

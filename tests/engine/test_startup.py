@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tests.each import each
+import pytest
+
 from vllama.engine.install import Profile
 from vllama.engine.startup import has_compiler, startup_arguments
 
@@ -10,7 +11,7 @@ GRAPHS = ["--cudagraph-capture-sizes", "1", "2", "4", "8", "16", "32", "64", "12
 EAGER = ["--enforce-eager"]
 
 
-@each(
+@pytest.mark.parametrize(
     ("startup", "profile", "compiles", "expected"),
     [
         ("fast", Profile.CUDA, False, ["-O0"]),
@@ -26,7 +27,7 @@ def test_profiles(startup: str, profile: Profile, compiles: bool, expected: list
     assert list(startup_arguments(startup, profile, ["--seed", "1"], compiles=compiles)) == expected
 
 
-@each(
+@pytest.mark.parametrize(
     "user",
     [
         ["--enforce-eager"],
@@ -41,13 +42,15 @@ def test_profiles(startup: str, profile: Profile, compiles: bool, expected: list
         ["--performance-mode", "interactivity"],
     ],
 )
-@each("profile", Profile)
+@pytest.mark.parametrize("profile", Profile)
 def test_the_users_flags_decide(profile: Profile, user: list[str]) -> None:
     for startup in ("fast", "balanced", "throughput"):
         assert startup_arguments(startup, profile, user, compiles=True) == ()
 
 
-@each(("most", "largest"), [("1", "2"), ("4", "8"), ("5", "8"), ("1000", "256"), ("None", "256"), ("0", "1")])
+@pytest.mark.parametrize(
+    ("most", "largest"), [("1", "2"), ("4", "8"), ("5", "8"), ("1000", "256"), ("None", "256"), ("0", "1")]
+)
 def test_no_graphs_for_more_sequences_than_there_can_be(most: str, largest: str) -> None:
     chosen = startup_arguments("balanced", Profile.CUDA, ["--max-num-seqs", most], compiles=True)
     assert list(chosen) == GRAPHS[: GRAPHS.index(largest) + 1]
