@@ -92,7 +92,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 LONGEST_FIRST = (
     ENGINE_TESTS,
     ("tests/test_quality.py",),  # mypy, the first time
-    ("tests/test_properties.py", "tests/test_cancellation.py", "tests/engine/"),
+    ("tests/test_properties.py", "tests/test_cancellation.py", "tests/test_overload.py", "tests/engine/"),
     OFFICIAL_CLIENTS,
     ("tests/models/test_hub.py", "tests/routes/test_pulls.py", "tests/test_server.py", "tests/cli/test_chat.py"),
 )
