@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
 from vllama.engine.parsers import Parsers
@@ -270,7 +271,7 @@ async def test_get_model_echoes_the_name(api: httpx.AsyncClient, name: str) -> N
 # Refusals
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path", "body", "status", "expected"),
     [
         ("GET", "/v1/models/Nope", None, 404, error("model 'Nope:latest' not found", "not_found_error")),

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.openai import chat_body, completion_body, read_chat
@@ -61,7 +62,7 @@ def refusal(function, body):
 # Sampling
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, {}),
@@ -93,7 +94,7 @@ def test_the_modelfile_is_below_the_request_and_openais_defaults():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "text"),
     [
         ({"stop": [1]}, "invalid type for 'stop' field: float64"),
@@ -105,7 +106,7 @@ def test_the_modelfile_is_below_the_request_and_openais_defaults():
         ({"temperature": 1e300}, 'option "temperature" must be of type float32'),
     ],
 )
-@pytest.mark.parametrize("function", [chat, complete])
+@each("function", [chat, complete])
 def test_refused_options(function, body, text):
     assert refusal(function, body) == text
 
@@ -113,7 +114,7 @@ def test_refused_options(function, body, text):
 # Members
 
 
-@pytest.mark.parametrize(
+@each(
     "member",
     [
         {"n": 2},
@@ -130,7 +131,7 @@ def test_the_engines_own(member):
     assert chat(member) == SAMPLING | {"messages": [HELLO]} | member
 
 
-@pytest.mark.parametrize(
+@each(
     "member",
     [
         {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
@@ -161,7 +162,7 @@ def test_a_schema_needs_no_name():
 # Thinking
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, THINKING),
@@ -197,7 +198,7 @@ def test_no_messages(messages):
     assert refusal(chat, {"messages": messages}) == "[] is too short - 'messages'"
 
 
-@pytest.mark.parametrize(
+@each(
     ("content", "text"),
     [
         (5, "invalid message content type: float64"),
@@ -243,7 +244,7 @@ def test_refused_messages(message, text):
     assert refusal(chat, {"messages": [message]}) == text
 
 
-@pytest.mark.parametrize("arguments", ["nope", "[1]", '{"a"', 5, [1], True])
+@each("arguments", ["nope", "[1]", '{"a"', 5, [1], True])
 def test_refused_arguments(arguments):
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
     assert refusal(chat, {"messages": [{"role": "assistant", "tool_calls": [call]}]}) == "invalid tool call arguments"
@@ -329,7 +330,7 @@ def test_what_a_modelfile_puts_first(messages, first):
 # Completions
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, {"max_tokens": 4096}),

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.request import Target
@@ -34,7 +35,7 @@ def ask(body, modelfile=None, *, thinks=False):
     return json.loads(msgspec.json.encode(sent))
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, {}),
@@ -151,7 +152,7 @@ def test_needs():
     assert read({}).needs == frozenset()
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "text"),
     [
         ({"input": None}, "input must be a string or array: got <nil>"),
