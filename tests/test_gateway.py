@@ -16,7 +16,8 @@ import pytest
 
 from tests.conftest import Serve
 from tests.fake_engine import FakeEngine, Stream, chat_events, model_list, refusal
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
+from vllama.engine.profile import Profile
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model

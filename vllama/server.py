@@ -19,9 +19,10 @@ from starlette.applications import Starlette
 from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
 from vllama.engine.loader import Loader, make_standby
 from vllama.engine.memory import most_engines
+from vllama.engine.profile import Profile
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models import library

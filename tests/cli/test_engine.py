@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from vllama.cli import _install, engine
 from vllama.cli._progress import show_install
-from vllama.engine.install import Environment, InstallStep, Profile
+from vllama.engine.install import Environment, InstallStep
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 
 

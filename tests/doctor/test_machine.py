@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from vllama.doctor import machine
-from vllama.engine.install import Profile
 from vllama.engine.memory import Memory
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 from vllama.settings import Settings
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vllama.engine.adapters import WITHOUT_ADAPTERS, adapter_launch, adapter_limits, loading_failure
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 from vllama.models.adapters import Adapter
 from vllama.models.model import Model
 from vllama.models.names import parse

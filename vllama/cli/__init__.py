@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vllama.cli import create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
+from vllama.cli._help import SectionedCommand
 from vllama.errors import VllamaError
 
 app = typer.Typer(
@@ -19,8 +20,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # whose imports take longer than all else that --help needs
 )
-app.command("serve")(serve.serve)
+app.command("serve", cls=SectionedCommand)(serve.serve)
 app.command("run", cls=run.Command)(run.run)
 app.command("list")(listing.list_)
 app.command("ls", hidden=True)(listing.list_)

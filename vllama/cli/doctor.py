@@ -1,6 +1,5 @@
 """`vllama doctor`."""
 
-import logging
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +19,12 @@ def doctor(
     form: FormOption = Form.TEXT,
     deep: Annotated[bool, typer.Option("--deep", help="Also see whether vLLM can be imported, some 20 s.")] = False,
 ) -> None:
-    """Check the machine, the engine, the models and the server, and say what to do where something is wrong."""
+    """Check the machine, the engine, the models and the server.
+
+    Says what to do where something is wrong.
+    """
+    import logging
+
     from vllama.cli._address import server_url
     from vllama.doctor import Level, examine
 

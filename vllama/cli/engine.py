@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 
 app = typer.Typer(name="engine", help="Manage the environment that vLLM runs in.", no_args_is_help=True)
 

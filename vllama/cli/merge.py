@@ -14,8 +14,9 @@ def merge(
         str | None, typer.Option(help="Name of the new model (the adapter's).", show_default=False)
     ] = None,
 ) -> None:
-    """Merge an adapter that vLLM cannot load (DoRA, whole modules ...) into its base's weights.
+    """Merge an adapter that vLLM cannot load into its base's weights.
 
+    It cannot load DoRA, or adapters that replace whole modules.
     The result is a model of its own, served under the adapter's name or the one that --output gives.
     """
     from vllama.cli._install import install_engine

@@ -5,36 +5,38 @@ from typing import Annotated, Any
 
 import typer
 
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 
 _GATEWAY = "Gateway"
 _ENGINE = "Engine"
 
 
-def _option(help_: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_, rich_help_panel=panel, show_default=False)
+def _option(help_: str, panel: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help_, rich_help_panel=panel, show_default=False, metavar=metavar)
+
+
+def _repeated(help_: str) -> Any:
+    return _option(f"{help_} Can be repeated.", _GATEWAY, metavar="<str>")
 
 
 def serve(
     context: typer.Context,
     model: Annotated[
         list[str] | None,
-        _option("Model to serve: demo, a folder, a Hugging Face id, or NAME=SOURCE. Can be repeated.", _GATEWAY),
+        _repeated("Model to serve: demo, a folder, a Hugging Face id, or NAME=SOURCE."),
     ] = None,
     lora: Annotated[
         list[str] | None,
-        _option("LoRA adapter to serve as a model: NAME=PATH or NAME=PATH@BASE. Can be repeated.", _GATEWAY),
+        _repeated("LoRA adapter to serve as a model: NAME=PATH or NAME=PATH@BASE."),
     ] = None,
     preload: Annotated[
         list[str] | None,
-        _option("Model to load at once, not at its first request. Can be repeated.", _GATEWAY),
+        _repeated("Model to load at once, not at its first request."),
     ] = None,
-    pin: Annotated[
-        list[str] | None, _option("Model to load at once and never to unload. Can be repeated.", _GATEWAY)
-    ] = None,
+    pin: Annotated[list[str] | None, _repeated("Model to load at once and never to unload.")] = None,
     keep_warm: Annotated[
         list[str] | None,
-        _option("Model to load at once and whenever there is room for it. Can be repeated.", _GATEWAY),
+        _repeated("Model to load at once and whenever there is room for it."),
     ] = None,
     max_loaded_models: Annotated[
         int | None, _option("Most models in memory at once (three for each GPU, or on a CPU).", _GATEWAY)

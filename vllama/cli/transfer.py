@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def pull(
     model: Annotated[str, typer.Argument(help="Model to pull.", show_default=False)], insecure: InsecureOption = False
 ) -> None:
-    """Pull a model: a name of Ollama's library, or a Hugging Face repository."""
+    """Pull a model from Ollama's library or from Hugging Face."""
     from vllama.cli._client import connect
 
     with connect() as server:
