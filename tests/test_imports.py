@@ -43,12 +43,13 @@ def test_who_wants_to_read_help_does_not_wait(command: list[str]) -> None:
 def test_who_asks_the_server_brings_no_server() -> None:
     found = imported_by("ps")
     assert "httpx" in found
-    servers = SERVER | OF_OTHERS | {"psutil", "rich", "vllama.engine.install", "vllama.server"}
+    servers = SERVER | OF_OTHERS | {"psutil", "vllama.engine.install", "vllama.server"}
     assert sorted(servers & found) == []
 
 
 SERVE = """
 import sys
+from pathlib import Path
 from vllama import server, settings
 from vllama.engine.install import Environment
 from vllama.engine.profile import Profile

@@ -17,7 +17,7 @@ GIB = 2**30
 
 
 def settings(**more):
-    return Settings(engine_profile="cpu", **more)
+    return Settings(engine_profile=Profile.CPU, **more)
 
 
 def by_name(findings):
@@ -93,7 +93,7 @@ def test_open_files(monkeypatch, soft, level):
         ({"startup": "throughput"}, False, "problem"),
         ({"vllm_args": ["-O2"]}, False, "problem"),
         ({"startup": "throughput"}, True, "ok"),
-        ({"engine_profile": "cuda"}, False, "warning"),
+        ({"engine_profile": Profile.CUDA}, False, "warning"),
     ],
 )
 def test_the_compiler(monkeypatch, more, compiler, level):

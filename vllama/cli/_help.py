@@ -3,17 +3,25 @@
 from collections import defaultdict
 from typing import Any
 
-from typer.core import TyperCommand
+import click
 
 
-class SectionedCommand(TyperCommand):
+class SectionedOption(click.Option):
+    """An option that is listed with others of its kind. section: their heading."""
+
+    def __init__(self, *args: Any, section: str, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
     """Lists its options below the headings that they name."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections = defaultdict[str, list[tuple[str, str]]](list)
         for parameter in self.get_params(ctx):
             if (record := parameter.get_help_record(ctx)) is not None:
-                sections[getattr(parameter, "rich_help_panel", None) or "Options"].append(record)
+                sections[getattr(parameter, "section", "Options")].append(record)
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
