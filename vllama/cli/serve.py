@@ -82,7 +82,7 @@ def _option(section: str, name: str, **more: Any) -> Callable[[Any], Any]:
 @_option(_ENGINE, "--tool-call-parser", help="vLLM's tool-call parser, or none (by model).")
 @_option(_ENGINE, "--reasoning-parser", help="vLLM's reasoning parser, or none (by model).")
 @click.pass_obj
-def serve(vllm_args: list[str], profile: str | None, **given: Any) -> None:
+def serve(vllm_args: list[str], /, profile: str | None, **given: Any) -> None:
     """Serve models to clients of Ollama and of OpenAI. Everything after -- goes to vLLM as it is.
 
     Without --model the demo models are served. The engine is installed on the first run.
