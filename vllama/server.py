@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import ipaddress
 import logging
 import math
@@ -76,6 +77,7 @@ def run(settings: Settings, install: Install, show_loads: ShowLoads | None = Non
             server_header=False,
             timeout_graceful_shutdown=None if settings.drain_timeout == math.inf else math.ceil(settings.drain_timeout),
         )
+        gc.freeze()  # what is there by now stays: looking at all of it again would hold up the answers of then
         _announce(listener, app.state.gateway, everyone=not loopback and not settings.api_keys)
         _Server(config, app.state.gateway, settings.drain_timeout).run(sockets=[listener])
 
