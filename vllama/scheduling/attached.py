@@ -24,6 +24,9 @@ class AttachedScheduler:
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:  # noqa: ARG002
         yield Lease(self._client, model, model.context_length)
 
+    def serves(self, model: Model) -> bool:  # noqa: ARG002
+        return True
+
     def unload(self, model: Model) -> None:
         pass
 

@@ -59,8 +59,8 @@ class LocalScheduler:
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:
         if self._draining:
             raise _closing()
-        resident = self._residents.get(model.weights)
-        if resident is not None and resident.serves(model):
+        if self.serves(model):
+            resident = self._residents[model.weights]
             tenant = self._admit(resident, model, keep_alive)
         else:
             resident, tenant = await self._wait_for(model, keep_alive)
@@ -68,6 +68,10 @@ class LocalScheduler:
             yield resident.lease(tenant)
         finally:
             self._leave(resident, tenant)
+
+    def serves(self, model: Model) -> bool:
+        resident = self._residents.get(model.weights)
+        return resident is not None and resident.serves(model)
 
     def unload(self, model: Model) -> None:
         for tenant in self._tenants_named(model):
