@@ -59,8 +59,8 @@ class LocalScheduler:
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:
         if self._draining:
             raise _closing()
-        if self.serves(model):
-            resident = self._residents[model.weights]
+        resident = self._residents.get(model.weights)
+        if resident is not None and resident.serves(model):
             tenant = self._admit(resident, model, keep_alive)
         else:
             resident, tenant = await self._wait_for(model, keep_alive)
