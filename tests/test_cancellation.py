@@ -134,6 +134,8 @@ class Place:
             while self.engine.running:
                 await asyncio.sleep(0)
         assert users_of(self.scheduler) == 0
+        admission = self.app.state.gateway.admission
+        assert (admission.in_flight, admission.bodies.held) == (0, 0)
         assert list(self.scheduler._waiters) == []
         assert self.connections_in_use() == 0
         assert [task for task in tasks if not task.done() and not is_the_schedulers(task)] == []

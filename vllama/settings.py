@@ -70,7 +70,11 @@ class Settings(Struct, kw_only=True, frozen=True):
         "API keys: each client must send one of them, as a Bearer token (Ollama's clients take it from "
         "OLLAMA_API_KEY) or as x-api-key. None given: everyone is let in.",
     ] = []
-    max_body_mb: Annotated[Count, "Largest body of a request in MiB, as it arrives and unpacked."] = 256
+    max_body_mb: Annotated[
+        Count,
+        "Largest body of a request in MiB, as it arrives and unpacked. Those of all requests hold at most four times "
+        "as much together.",
+    ] = 256
     preload: Annotated[Texts, "Models to load at once, in this order, instead of at the first request."] = []
     pin: Annotated[
         Texts,
@@ -166,6 +170,14 @@ class Settings(Struct, kw_only=True, frozen=True):
         "Most models in memory at once; 0: three for each GPU, three on a CPU. Alias: OLLAMA_MAX_LOADED_MODELS.",
     ] = 0
     max_queue: Annotated[Count, "Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE."] = 512
+    max_requests: Annotated[
+        Count | None,
+        "Most requests in flight in all; more are refused at once, with 503. Default: 4096, or fewer where the process "
+        "may open few files.",
+    ] = None
+    max_requests_per_engine: Annotated[Count, "Most requests in flight on one engine, with those that wait for it."] = (
+        2048
+    )
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         "debug also logs each request. Alias: OLLAMA_DEBUG=1 means debug.",

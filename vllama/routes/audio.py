@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive
 
-from vllama.bodies import BodyTooLargeError
+from vllama.bodies import STALL_S, BodyTooLargeError, receive
 from vllama.errors import ApiError
 from vllama.models.model import Model
 from vllama.routes._abilities import check_abilities
@@ -48,17 +48,20 @@ async def _read_form(request: Request) -> FormData:
 
 def _bounded(request: Request) -> Receive:
     """The request's body as it comes, as long as it is not too large. Long parts of it wait in files on disk."""
-    taken, limit = 0, gateway_of(request).max_body
+    gateway = gateway_of(request)
+    taken, limit = 0, gateway.max_body
 
-    async def receive() -> Message:
+    async def receive_more() -> Message:
         nonlocal taken
-        message = await request.receive()
-        taken += len(message.get("body", b""))
+        message = await receive(request, STALL_S)
+        size = len(message.get("body", b""))
+        taken += size
         if taken > limit:
             raise BodyTooLargeError(limit)
+        gateway.admission.bodies.take(request.scope, size)
         return message
 
-    return receive
+    return receive_more
 
 
 async def _hand_on(request: Request, form: FormData) -> Response:
