@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vllama.cli import create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
+from vllama.cli import bench, create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
 from vllama.errors import VllamaError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("cp")(models.cp)
 app.command("rm")(models.rm)
 app.command("stop")(models.stop)
 app.command("warm")(warm.warm)
+app.command("bench")(bench.bench)
 app.command("logs")(logs.logs)
 app.command("doctor")(doctor.doctor)
 app.command("merge")(merge.merge)
