@@ -1,6 +1,6 @@
 """A gateway and its engine, found from outside: where each listens, and which processes they are."""
 
-import re
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -40,12 +40,12 @@ async def find(http: httpx.AsyncClient, gateway: int, model: str) -> UnderTest:
 
 
 def _url(command: list[str]) -> str:
-    options = dict(zip(command, command[1:], strict=False))
+    options = dict(itertools.pairwise(command))
     return f"unix:{options['--uds']}" if "--uds" in options else f"http://127.0.0.1:{options['--port']}"
 
 
 async def _served_name(url: str) -> str:
-    path = re.sub("^unix:", "", url) if url.startswith("unix:") else None
+    path = url.removeprefix("unix:") if url.startswith("unix:") else None
     async with httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(uds=path), base_url="http://engine" if path else url
     ) as engine:

@@ -1,6 +1,6 @@
 """`vllama` with a window: at SIGUSR1 it writes how many of asyncio's tasks there are to the file in WATCHED.
 
-    WATCHED=FILE python -m benchmarks._watched serve ...
+WATCHED=FILE python -m benchmarks._watched serve ...
 """
 
 import asyncio

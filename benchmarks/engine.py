@@ -29,15 +29,12 @@ from benchmarks._dialects import CHAT, COMPLETIONS, OLLAMA, maker
 from benchmarks._measuring import client, load, parser, table, write
 from benchmarks._processes import free_port
 from benchmarks._under_test import UnderTest, find
-from benchmarks._vllm_client import compare
+from benchmarks._vllm_client import FEW, compare
 from tests.served import Served, serve
 from vllama.bench.connection import Target
 from vllama.bench.dialects import Dialect
 from vllama.bench.load import Level, Plan, run
 from vllama.bench.summary import Summary, summarize
-
-_FEW = 32
-"""Clients up to which the goal is to be reached."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,9 @@ class Way:
     more: Mapping[str, int] = field(default_factory=dict)
 
     def plan(self, tokens: int, seconds: float) -> Plan:
-        return Plan(self.target, self.dialect, maker(self.dialect, self.model, dict(self.more)), tokens, seconds=seconds)
+        return Plan(
+            self.target, self.dialect, maker(self.dialect, self.model, dict(self.more)), tokens, seconds=seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,11 @@ async def measure(tested: UnderTest, chosen: Sequence[Way], arguments: argparse.
                     raise RuntimeError(f"{way.name}: {found.errors}")
                 spent = {name: 1e6 * (after[name] - before[name]) / found.tokens for name in after}
                 cells.append(Cell(way.name, found, spent))
-                print(f"round {turn + 1}, {clients} clients, {way.name}: {found.tokens_per_second:.0f} tokens/s", file=sys.stderr, flush=True)
+                print(
+                    f"round {turn + 1}, {clients} clients, {way.name}: {found.tokens_per_second:.0f} tokens/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return cells
 
 
@@ -147,10 +150,13 @@ def report(cells: Sequence[Cell], chosen: Sequence[Way], arguments: argparse.Nam
     ratios = {
         way.name: {clients: ratio(cells, way, clients) for clients in arguments.clients} for way in chosen if way.beside
     }
-    write(arguments.json, {"cells": msgspec.to_builtins([asdict(cell) | {"summary": cell.summary} for cell in cells]), "ratios": ratios})
+    write(
+        arguments.json,
+        {"cells": msgspec.to_builtins([asdict(cell) | {"summary": cell.summary} for cell in cells]), "ratios": ratios},
+    )
     chart(cells, chosen, arguments)
     reached = ratios.get(GOAL_WAY, {})
-    return 1 if any(found < arguments.goal for clients, found in reached.items() if clients <= _FEW) else 0
+    return 1 if any(found < arguments.goal for clients, found in reached.items() if clients <= FEW) else 0
 
 
 def chart(cells: Sequence[Cell], chosen: Sequence[Way], arguments: argparse.Namespace) -> None:

@@ -152,7 +152,10 @@ def report(found: Findings, arguments: argparse.Namespace) -> int:
         for name, values in (("no adapter asked for", found.calm), ("adapters are loaded", found.gaps))
     }
     firsts = {"first word, its load included": [*enumerate(found.firsts, 1)]}
-    panels = [Lines("An adapter that is not loaded", "s", "load", firsts), Bars("Between the base's words", "ms", parts, gaps)]
+    panels = [
+        Lines("An adapter that is not loaded", "s", "load", firsts),
+        Bars("Between the base's words", "ms", parts, gaps),
+    ]
     draw(arguments.png, "LoRA adapters", panels)
     return 1 if found.wrong or middle >= _SOON_S else 0
 

@@ -31,7 +31,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._chart import Lines, add_option, draw
-from benchmarks._measuring import parser, table, write
+from benchmarks._measuring import LateError, parser, table, until, write
 from benchmarks._synthetic import Plan
 from benchmarks.churn import Count, growth, held
 from tests.served import ROOT, Served, environment, wait_until
@@ -115,8 +115,11 @@ async def count(served: Served, watched: Path) -> Count:
     pid = served.process.pid
     watched.unlink(missing_ok=True)
     os.kill(pid, signal.SIGUSR1)
-    while not watched.exists():
-        await asyncio.sleep(0.01)
+
+    async def has_told() -> bool:
+        return watched.exists()
+
+    await until(has_told, _QUIET_S, "the gateway tells of its tasks")
     process = psutil.Process(pid)
     return {
         "MB": held(pid) / 1e6, "resident MB": process.memory_info().rss / 1e6, "descriptors": process.num_fds(),
@@ -142,10 +145,15 @@ async def measure(served: Served, watched: Path, arguments: argparse.Namespace) 
 
 async def quiet(served: Served, watched: Path, before: Count) -> Count:
     """The count once all who left are forgotten, or after a while."""
-    deadline = time.monotonic() + _QUIET_S
-    while (now := await count(served, watched))["tasks"] > before["tasks"] and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-    return now
+    counts = [await count(served, watched)]
+
+    async def is_forgotten() -> bool:
+        counts.append(await count(served, watched))
+        return counts[-1]["tasks"] <= before["tasks"]
+
+    with contextlib.suppress(LateError):
+        await until(is_forgotten, _QUIET_S, "all who left are forgotten")
+    return counts[-1]
 
 
 @contextlib.contextmanager
@@ -157,7 +165,16 @@ def gateway() -> Iterator[tuple[Served, Path]]:
         stack.callback(engine.wait, 10)
         stack.callback(engine.terminate)
         wait_until(socket.exists, 30, "the engine listens")
-        command = [sys.executable, "-m", "benchmarks._watched", "serve", "--port", "0", "--engine-url", f"unix:{socket}"]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks._watched",
+            "serve",
+            "--port",
+            "0",
+            "--engine-url",
+            f"unix:{socket}",
+        ]
         served = Served(command, environment(VLLAMA_HOME=folder, HF_HOME=folder, WATCHED=str(watched)), ROOT)
         stack.callback(served.close)
         served.wait_listening()
@@ -174,7 +191,9 @@ def report(found: Findings, arguments: argparse.Namespace) -> int:
     write(arguments.json, {"counts": found.counts, "growth": grown, "answers": found.answered, "wrong": found.wrong})
     chart(found.counts, arguments.png)
     wrong = [f"{times} x {what}" for what, times in found.wrong.most_common(20)]
-    wrong += [f"{name} grew by {grown[name]:.6f} with each request" for name, most in _GROWTH.items() if grown[name] > most]
+    wrong += [
+        f"{name} grew by {grown[name]:.6f} with each request" for name, most in _GROWTH.items() if grown[name] > most
+    ]
     print("\n".join(f"wrong: {line}" for line in wrong))
     return 1 if wrong else 0
 

@@ -17,7 +17,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +45,7 @@ NAMES = (*_TALKS, "plain", "demo-embed")
 
 @dataclass
 class Findings:
-    """spans: (model, asked, first byte, end) of each request. looks: (sent, answered, models) of each look at /api/ps."""
+    """spans: (model, asked, first byte, end) of each request. looks: (sent, answered, models) of those at /api/ps."""
 
     wrong: list[str] = field(default_factory=list)
     spans: list[tuple[str, float, float, float]] = field(default_factory=list)
@@ -181,7 +180,14 @@ def report(found: Findings, log: str, seconds: float, arguments: argparse.Namesp
         print("wrong:", line)
     write(
         arguments.json,
-        {"seconds": seconds, "first_words": waits, "loads": loads, "wrong": found.wrong, "lies": lies, "vain": in_a_row},
+        {
+            "seconds": seconds,
+            "first_words": waits,
+            "loads": loads,
+            "wrong": found.wrong,
+            "lies": lies,
+            "vain": in_a_row,
+        },
     )
     chart(waits, loads, arguments.png)
     return 1 if found.wrong or lies or in_a_row else 0

@@ -6,10 +6,9 @@ import json
 import msgspec
 import pytest
 
-from tests.bodies import chat_events
 from tests.cli.conftest import HANG
 from tests.cli.test_chat import CTRL_C, Terminal
-from tests.fake_engine import Stream
+from tests.fake_engine import Stream, chat_events
 from tests.served import SCRIPT
 from vllama.bench.connection import Target
 from vllama.bench.dialects import CHAT
@@ -163,7 +162,7 @@ async def test_before_the_gateway(run, alone):
     alone.engine.answer = Stream(*chat_events("Hel", "lo"))
     arguments = ("bench", "demo", "--clients", "1,2", "--requests", "2", "--format", "json")
     done = await asyncio.to_thread(run, *arguments, url=alone.url)
-    assert [level["requests"] for level in json.loads(done.out)["levels"]] == [2, 2]
+    assert [level["requests"] for level in json.loads(done.out)["levels"]] == [2, 2], done
 
 
 def test_on_a_terminal(ready):

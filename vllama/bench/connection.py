@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -50,7 +51,7 @@ class Target:
                 return
             parts = urlsplit(self.url)
             port = parts.port or (443 if self._tls else 80)
-            await loop.create_connection(protocol, parts.hostname, port, ssl=self._tls)
+            await loop.create_connection(protocol, parts.hostname or "", port, ssl=self._tls)
 
     @cached_property
     def _host(self) -> str:
@@ -66,39 +67,47 @@ class Target:
 
 
 class _Exchange:
-    """One request on its way: what the parser calls, and the future of the answer's status."""
+    """One request on its way: what the parser calls, and the future of the answer's status.
+
+    reusable: whether its connection takes another request afterwards.
+    """
 
     def __init__(self, take: Take) -> None:
         self._take = take
         self._body: list[bytes] = []
         self._parser = httptools.HttpResponseParser(self)
         self._is_over = False
+        self.reusable = False
+        self._heard = time.perf_counter()
         self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.heard = time.perf_counter()
+        self.timer: asyncio.TimerHandle
+
+    def watch(self) -> None:
+        """Give up once nothing has come for too long."""
+        rest = self._heard + _SILENCE_S - time.perf_counter()
+        if rest <= 0:
+            self.fail(f"nothing came for {_SILENCE_S:.0f} s")
+        self.timer = asyncio.get_running_loop().call_later(max(rest, 0.0), self.watch)
 
     def feed(self, data: bytes) -> None:
-        self.heard = time.perf_counter()
+        self._heard = time.perf_counter()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self.fail(f"what came is not HTTP: {error}")
             return
         if self._body:
-            self._take(b"".join(self._body), self.heard)
+            self._take(b"".join(self._body), self._heard)
             self._body.clear()
         if self._is_over:
             self.finish()
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the connection takes another request."""
-        return self._is_over and bool(self._parser.should_keep_alive())
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
         self._is_over = True
+        self.reusable = self._parser.should_keep_alive()
 
     def finish(self) -> None:
         """The answer is over, or has broken off, or never began."""
@@ -142,14 +151,14 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._exchange = exchange = _Exchange(take)
         self._transport.write(request)
-        watch = asyncio.create_task(_watch(exchange))
+        exchange.watch()
         try:
             status = await exchange.end
         except BaseException:
             self.close()
             raise
         finally:
-            watch.cancel()
+            exchange.timer.cancel()
             self._exchange = None
         if not exchange.reusable:
             self.close()
@@ -161,20 +170,13 @@ class Connection(asyncio.Protocol):
             self._transport = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is not None:
             self._exchange.feed(data)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        self._transport = None
         if self._exchange is not None:
             self._exchange.finish()
-
-
-async def _watch(exchange: _Exchange) -> None:
-    """Give up an answer that is silent for too long."""
-    while (rest := exchange.heard + _SILENCE_S - time.perf_counter()) > 0:
-        await asyncio.sleep(rest)
-    exchange.fail(f"nothing came for {_SILENCE_S:.0f} s")

@@ -111,7 +111,7 @@ class Level:
 
 
 async def run(plan: Plan, level: Level) -> None:
-    """Fills `level` as it goes: who is interrupted has what was seen so far. Where nobody can be warmed up it is over."""
+    """Fills `level` as it goes: who is interrupted has what was seen so far. It is over where the warm-up fails."""
     with _connections(plan.target, level.clients) as connections:
         # Whatever a first batch of this size costs, and what connecting does.
         warm = list[Answer]()

@@ -97,7 +97,7 @@ def _times(spread: Spread | None) -> list[str]:
 def notes(found: Sequence[Summary], *, interrupted: bool) -> Iterator[str]:
     """What the numbers do not say themselves."""
     if interrupted:
-        yield "interrupted: this is what was measured so far"
+        yield f"interrupted: {'this is what' if found else 'nothing'} was measured so far"
     for level in found:
         clients = f"{level.clients} client{'' if level.clients == 1 else 's'}"
         for error, times in sorted(level.errors.items()):
