@@ -89,10 +89,18 @@ def test_all_kinds_of_requests():
     ("memory", "wrong", "status"),
     [([60, 70, 70, 70], {}, 0), ([60, 70, 80, 90], {}, 1), ([60, 70, 70, 70], {"x": 1}, 1)],
 )
-def test_growth_behind_the_first_fifth_is_wrong(memory, wrong, status, capsys):
+def test_memory_that_grows_behind_the_first_fifth_is_wrong(memory, wrong, status, capsys):
     counts = [
         (1000 * at, {"MB": float(mb), "resident MB": 90.0, "descriptors": 9.0, "threads": 1.0, "tasks": 1.0})
         for at, mb in enumerate(memory)
     ]
-    assert memory_report(Findings(wrong=Counter(wrong), counts=counts), options(requests=3000)) == status
-    assert ("MB grew by" in capsys.readouterr().out) is (status == 1 and not wrong)
+    assert memory_report(Findings(wrong=Counter(wrong), counts=counts), options(requests=3000, clients=8)) == status
+    assert ("memory grew by" in capsys.readouterr().out) is (status == 1 and not wrong)
+
+
+@pytest.mark.parametrize(("descriptors", "status"), [(17.0, 0), (18.0, 1)])
+def test_connections_may_be_kept(descriptors, status, capsys):
+    rest = {"MB": 60.0, "resident MB": 90.0, "threads": 1.0, "tasks": 3.0}
+    counts = [(1000 * at, rest | {"descriptors": 9.0 if at == 0 else descriptors}) for at in range(4)]
+    assert memory_report(Findings(counts=counts), options(requests=3000, clients=8)) == status
+    assert ("more descriptors" in capsys.readouterr().out) is bool(status)

@@ -160,9 +160,9 @@ def test_nothing_but_failures(run, ready):
 
 async def test_before_the_gateway(run, alone):
     alone.engine.answer = Stream(*chat_events("Hel", "lo"))
-    arguments = ("bench", "demo", "--clients", "1,2", "--requests", "2", "--format", "json")
+    arguments = ("bench", "demo", "--clients", "1,2", "--requests", "2", "--prompt-tokens", "9", "--format", "json")
     done = await asyncio.to_thread(run, *arguments, url=alone.url)
-    assert [level["requests"] for level in json.loads(done.out)["levels"]] == [2, 2], done
+    assert [level["requests"] for level in json.loads(done.out)["levels"]] == [2, 2]
 
 
 def test_on_a_terminal(ready):

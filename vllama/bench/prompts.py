@@ -34,5 +34,5 @@ class Prompts:
 def words_for(tokens: int, few: tuple[int, int], many: tuple[int, int]) -> int:
     """How many words make a prompt of so many tokens, by two that were counted: (words, tokens) of each."""
     (words_1, tokens_1), (words_2, tokens_2) = few, many
-    each = max((tokens_2 - tokens_1) / (words_2 - words_1), 0.1)
+    each = max((tokens_2 - tokens_1) / (words_2 - words_1), 1.0)  # a server may leave out what it has cached
     return max(1, round((tokens - tokens_1) / each + words_1))
