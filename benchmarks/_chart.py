@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 _PANEL_INCHES = (8.0, 4.5)
 _COLUMNS = 2
 _DPI = 110
-_COLOURS = ("#4269d0", "#efb118", "#ff725c", "#3ca951", "#9c6b4e", "#a463f2", "#6cc5b0", "#97bbf5", "#9498a0", "#ff8ab7")
+_COLOURS = (
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#3ca951",
+    "#9c6b4e",
+    "#a463f2",
+    "#6cc5b0",
+    "#97bbf5",
+    "#9498a0",
+    "#ff8ab7",
+)
 _LABELLED_BARS = 36
 """More than that, and the numbers above them would cover each other."""
 

@@ -15,6 +15,7 @@ import asyncio
 import sys
 from collections import deque
 from pathlib import Path
+from typing import cast
 
 import httptools
 
@@ -66,8 +67,7 @@ class Client(asyncio.Protocol):
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:

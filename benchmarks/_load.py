@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -30,7 +31,7 @@ _TOKEN = re.compile(rb"(\d{5})@(\d{19}) ")
 _NUMBERS = [b"%05d" % number for number in range(100_000)]
 _NS = 1e9
 _SILENCE_S = 30.0
-"""Longest time without any token before a run is given up."""
+"""Longest time that is waited for the first token of all clients."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ class Spec:
 
 @dataclass
 class Found:
-    """delays: ms from the engine's write to the client's read. firsts: ms from a request to its first token, of the
-    requests that began in the stretch measured; ramp_firsts: of those before. load: CPU seconds a second of the clients.
+    """delays: ms from the engine's write to the client's read. load: CPU seconds a second of the clients themselves.
+
+    firsts: ms from a request to its first token, of the requests that began in the stretch measured; ramp_firsts: of
+    those before.
     """
 
     seconds: float = 0.0
@@ -75,7 +78,8 @@ class Found:
 class Client(asyncio.Protocol):
     """Asks one thing after another on one connection.
 
-    delays: ns of each token since it was last cleared. firsts: when a request was sent, and the ns until its first token.
+    delays: ns of each token since it was last cleared. firsts: when a request was sent, and the ns until its first
+    token. begun, ended: done with the first token of all, and with the connection.
     """
 
     def __init__(self, request: bytes, tokens: int, *, timed: bool) -> None:
@@ -95,11 +99,11 @@ class Client(asyncio.Protocol):
         self.delays = array("q")
         self.firsts: list[tuple[int, int]] = []
         self.failure = ""
+        self.begun = asyncio.get_running_loop().create_future()
         self.ended = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
         self._ask()
 
     def _ask(self) -> None:
@@ -126,6 +130,8 @@ class Client(asyncio.Protocol):
     def _take(self, found: Sequence[tuple[bytes, bytes]], now: int) -> None:
         if not self._at:
             self.firsts.append((self._asked, now - self._asked))
+            if not self.begun.done():
+                self.begun.set_result(None)
         last = self._at + len(found)
         if [number for number, _ in found] != _NUMBERS[self._at : last]:
             self._fail(f"tokens {found[0][0]!r} to {found[-1][0]!r} where {self._at} to {last - 1} were due")
@@ -155,8 +161,9 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._leaving:
             self.failure = f"the connection was lost after {self._at} of {self._expected} tokens ({exc})"
-        if not self.ended.done():
-            self.ended.set_result(None)
+        for future in (self.begun, self.ended):
+            if not future.done():
+                future.set_result(None)
 
 
 async def connect(spec: Spec) -> Client:
@@ -171,34 +178,33 @@ async def connect(spec: Spec) -> Client:
     return client
 
 
+class Mark:
+    """The beginning of what is measured."""
+
+    def __init__(self, spec: Spec, clients: Sequence[Client]) -> None:
+        self.at = time.monotonic_ns()
+        self.usage = usage(spec.pid)
+        self.own = time.process_time()
+        self.tokens = sum(client.tokens for client in clients)
+        self.answers = sum(client.answers for client in clients)
+        for client in clients:
+            del client.delays[:]
+
+
 async def run(spec: Spec) -> Found:
-    clients = []
+    clients: list[Client] = []
+    mark = Mark(spec, clients)
     for _ in range(spec.connections):
         clients.append(await connect(spec))
         await asyncio.sleep(spec.ramp / spec.connections)
-    await _all_at_it(clients)
-    began, before, own = time.monotonic_ns(), usage(spec.pid), time.process_time()
-    counts = [(client.tokens, client.answers) for client in clients]
-    for client in clients:
-        del client.delays[:]
+    if not spec.requests:
+        await asyncio.wait([client.begun for client in clients], timeout=_SILENCE_S)
+        mark = Mark(spec, clients)
     await _measured(spec, clients)
-    ended, after = time.monotonic_ns(), usage(spec.pid)
-    found = Found(seconds=(ended - began) / _NS, load=(time.process_time() - own) * _NS / (ended - began))
-    _count(found, clients, counts)
-    _spend(found, before, after)
-    found.delays = percentiles([delay for client in clients for delay in client.delays])
+    found = _found(mark, clients, usage(spec.pid))
     for client in clients:
-        for asked, took in client.firsts:
-            (found.firsts if asked >= began or spec.requests else found.ramp_firsts).append(took / 1e6)
         client.leave()
     return found
-
-
-async def _all_at_it(clients: Sequence[Client]) -> None:
-    """Until each has got something, or nothing more can be hoped for."""
-    deadline = time.monotonic() + _SILENCE_S
-    while not all(client.firsts or client.failure for client in clients) and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)
 
 
 async def _measured(spec: Spec, clients: Sequence[Client]) -> None:
@@ -211,15 +217,21 @@ async def _measured(spec: Spec, clients: Sequence[Client]) -> None:
         client.failure = client.failure or (f"{client.answers} answers only" if client.ended in late else "")
 
 
-def _count(found: Found, clients: Sequence[Client], before: Sequence[tuple[int, int]]) -> None:
-    found.tokens = sum(client.tokens - tokens for client, (tokens, _) in zip(clients, before, strict=True))
-    found.answers = sum(client.answers - answers for client, (_, answers) in zip(clients, before, strict=True))
-    found.failures = [client.failure for client in clients if client.failure]
-
-
-def _spend(found: Found, before: Usage, after: Usage) -> None:
-    found.cpu = after.cpu - before.cpu
-    found.resident = after.resident
+def _found(began: Mark, clients: Sequence[Client], spent: Usage) -> Found:
+    seconds = (time.monotonic_ns() - began.at) / _NS
+    firsts = [first for client in clients for first in client.firsts]
+    return Found(
+        seconds=seconds,
+        tokens=sum(client.tokens for client in clients) - began.tokens,
+        answers=sum(client.answers for client in clients) - began.answers,
+        cpu=spent.cpu - began.usage.cpu,
+        resident=spent.resident,
+        load=(time.process_time() - began.own) / seconds,
+        delays=percentiles([delay for client in clients for delay in client.delays]),
+        firsts=[took / 1e6 for asked, took in firsts if asked >= began.at],
+        ramp_firsts=[took / 1e6 for asked, took in firsts if asked < began.at],
+        failures=[client.failure for client in clients if client.failure],
+    )
 
 
 def percentiles(values: Sequence[int]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from benchmarks._wire import listening_options
 def application(engine: str) -> Starlette:
     client = httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(uds=engine, limits=httpx.Limits(max_connections=None)),
-        base_url="http://engine", timeout=None,
+        base_url="http://engine", timeout=600.0,
     )  # fmt: skip
 
     async def lines(wanted: str, asked: dict[str, Any]) -> AsyncIterator[str]:

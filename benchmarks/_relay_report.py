@@ -117,7 +117,7 @@ def _cell(results: Results, key: tuple[str, int, str], column: Column) -> str:
 
 def panels(results: Results) -> list[Bars | Lines]:
     """What can be drawn of what was measured."""
-    drawn = [
+    drawn: list[Bars | Lines] = [
         _lines(results, "paced", "CPU time of the relay for a token, one each 20 ms", _CPU),
         _lines(results, "paced", "Delay of a token on its way, 99 of 100 below", COLUMNS["paced"][4]),
         _bars(results, "requests", "Time to the first token, 99 of 100 below", _FIRSTS[1]),

@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
         self._owed = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of it
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._end()

@@ -26,7 +26,6 @@ import itertools
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
@@ -137,7 +136,7 @@ def start(relays: Relays, arguments: argparse.Namespace) -> list[Way]:
 
 def environment(cores: Cores) -> dict[str, Any]:
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return {
         "commit": commit.stdout.strip(), "python": platform.python_version(), "kernel": platform.release(),
         "processor": model.partition(":")[2].strip(), "processors": os.cpu_count(), "cores": str(cores),
@@ -156,17 +155,18 @@ def options() -> argparse.ArgumentParser:
     found.add_argument("--before", metavar="COMMIT", help="compare with the gateway of another commit")
     found.add_argument("--ways", nargs="+", metavar="PART", help="only ways whose names contain one of these")
     found.add_argument("--loads", nargs="+", choices=names, default=names)
-    found.add_argument("--connections", nargs="+", type=int, default=[1, 16, 64, 256])
-    found.add_argument("--seconds", type=float, default=2.0, help="how long each run is measured (2)")
-    found.add_argument("--rounds", type=int, default=3)
-    found.add_argument("--quick", action="store_true", help="one round of 1 s at 1 and 64 connections")
+    found.add_argument("--connections", nargs="+", type=int, help="how many clients at once (1 16 64 256)")
+    found.add_argument("--seconds", type=float, help="how long each run is measured (2)")
+    found.add_argument("--rounds", type=int, help="(3)")
+    found.add_argument("--quick", action="store_true", help="rather one round of 1 s at 1 and 64 connections")
     return found
 
 
 def main() -> int:
     arguments = options().parse_args()
-    if arguments.quick:
-        arguments.rounds, arguments.seconds, arguments.connections = 1, 1.0, [1, 64]
+    usual = ([1, 64], 1.0, 1) if arguments.quick else ([1, 16, 64, 256], 2.0, 3)
+    for name, value in zip(("connections", "seconds", "rounds"), usual, strict=True):
+        setattr(arguments, name, getattr(arguments, name) or value)
     cores = Cores.divide()
     print(cores, file=sys.stderr)
     os.sched_setaffinity(0, {*cores.engine, *cores.clients})

@@ -109,7 +109,8 @@ def report(watch: Watch, arguments: argparse.Namespace) -> list[str]:
         most = max(sample.resident for sample in samples) / 1e6
         taken = (samples[-1].slow - samples[0].slow) / 1e6
         found[phase] = {**delays, "resident_mb": most, "slow_mb": taken}
-        rows.append([phase, *(f"{delays[name]:.2f} ms" for name in ("p50", "p99", "max")), f"{most:.1f} MB", f"{taken:.1f} MB"])
+        late = [f"{delays[name]:.2f} ms" for name in ("p50", "p99", "max")]
+        rows.append([phase, *late, f"{most:.1f} MB", f"{taken:.1f} MB"])
     head = ["The slow one", "delay of the others p50", "p99", "longest", "resident, at most", "the slow one read"]
     print(table(head, rows))
     series = [
