@@ -90,25 +90,28 @@ def intervals(tested: UnderTest, numbers: Sequence[int]) -> list[Way]:
     return [way(number) for number in numbers]
 
 
-async def measure(tested: UnderTest, chosen: Sequence[Way], arguments: argparse.Namespace) -> list[Cell]:
-    cells = []
+async def measure(tested: UnderTest, chosen: Sequence[Way], arguments: argparse.Namespace, cells: list[Cell]) -> None:
+    """Adds to `cells` as it goes, a round when it is over. Raises RuntimeError where an answer was an error."""
     for turn in range(arguments.rounds):
-        for clients in arguments.clients:
-            for place in range(len(chosen)):
-                way = chosen[(place + turn) % len(chosen)]  # who is first has the machine as the one before left it
-                level, before = Level(clients), _cpu(tested.pids)
-                await run(way.plan(arguments.tokens, arguments.seconds), level)
-                found, after = summarize(level), _cpu(tested.pids)
-                if found.errors:
-                    raise RuntimeError(f"{way.name}: {found.errors}")
-                spent = {name: 1e6 * (after[name] - before[name]) / found.tokens for name in after}
-                cells.append(Cell(way.name, found, spent))
-                print(
-                    f"round {turn + 1}, {clients} clients, {way.name}: {found.tokens_per_second:.0f} tokens/s",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    return cells
+        cells += [
+            await _cell(tested, chosen[(place + turn) % len(chosen)], clients, arguments)  # each is once the first
+            for clients in arguments.clients
+            for place in range(len(chosen))
+        ]
+        print(f"round {turn + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
+
+
+async def _cell(tested: UnderTest, way: Way, clients: int, arguments: argparse.Namespace) -> Cell:
+    level, before = Level(clients), _cpu(tested.pids)
+    await run(way.plan(arguments.tokens, arguments.seconds), level)
+    found, after = summarize(level), _cpu(tested.pids)
+    if found.errors:
+        raise RuntimeError(f"{way.name}: {found.errors}")
+    cpu = {name: 1e6 * (after[name] - before[name]) / found.tokens for name in after}
+    told = ", ".join(f"{name} {spent:.0f} µs/token" for name, spent in cpu.items())
+    speed = f"{found.tokens_per_second:.0f} tokens/s"
+    print(f"{clients} clients, {way.name}: {speed}, {told}", file=sys.stderr, flush=True)
+    return Cell(way.name, found, cpu)
 
 
 def _cpu(pids: Mapping[str, int]) -> dict[str, float]:
@@ -187,7 +190,15 @@ async def main_of(served: Served, arguments: argparse.Namespace) -> int:
     if arguments.vllm_client:
         return await compare(tested, arguments)
     chosen = intervals(tested, arguments.intervals) if arguments.intervals else ways(tested)
-    return report(await measure(tested, chosen, arguments), chosen, arguments)
+    cells = list[Cell]()
+    try:
+        await measure(tested, chosen, arguments, cells)
+    except RuntimeError as error:
+        print(f"ended early: {error}")
+        return 1
+    finally:
+        status = report(cells, chosen, arguments) if cells else 1
+    return status
 
 
 def numbers(text: str) -> list[int]:
@@ -209,7 +220,11 @@ def main() -> int:
     options.add_argument("--goal", type=float, default=0.97)
     arguments = options.parse_args(given[:split])
     more = given[split + 1 :] + (["--vllm-port", str(free_port())] if arguments.vllm_client else [])
-    with serve("--model", arguments.model, *more) as served, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+    # The gateway does not see what the engine is asked directly: it would unload a model that nobody uses.
+    with (
+        serve("--model", arguments.model, "--keep-alive", "-1", *more) as served,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop,
+    ):
         return loop.run(main_of(served, arguments))
 
 

@@ -199,7 +199,8 @@ def report(found: Findings, arguments: argparse.Namespace) -> int:
     allowed = _MORE | {"descriptors": arguments.clients}
     more = {name: after[name] - before[name] for name in allowed}
     wrong += [f"{more[name]:.0f} more {name}" for name, most in allowed.items() if more[name] > most]
-    print("\n".join(f"wrong: {line}" for line in wrong))
+    for line in wrong:
+        print("wrong:", line)
     return 1 if wrong else 0
 
 
