@@ -3,7 +3,7 @@
 import pytest
 
 COMMANDS = (
-    "serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "warm", "logs", "doctor",
+    "serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "warm", "bench", "logs", "doctor",
     "merge", "engine",
 )  # fmt: skip
 
