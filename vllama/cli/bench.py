@@ -103,9 +103,10 @@ def bench(
 ) -> None:
     """Measure how fast a server answers.
 
-    That is: time to first token, tokens a second, and what lies between tokens. The model is loaded and warmed up first. Each prompt is different, unless --same-prompt is given. Ctrl-C ends it,
-    and shows what was measured so far. What limits: this process needs CPU, too, some 25 microseconds a token with 64
-    clients, more with fewer. Where it is busy for most of the time, which is told then, the server may be faster.
+    That is: time to first token, tokens a second, and what lies between tokens. The model is loaded and warmed up
+    first. Each prompt is different, unless --same-prompt is given. Ctrl-C ends it, and shows what was measured so far.
+    What limits: this process needs CPU, too, some 25 microseconds a token with 64 clients, more with fewer. Where it is
+    busy for most of the time, which is told then, the server may be faster.
     """
     counts = _counts(clients)
     if requests is not None and seconds is not None:
