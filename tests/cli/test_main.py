@@ -3,8 +3,8 @@
 import pytest
 
 COMMANDS = (
-    "serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "warm", "logs", "doctor",
-    "merge", "engine",
+    "serve", "run", "list", "ps", "show", "pull", "push", "create", "cp", "rm", "stop", "warm", "bench", "logs",
+    "doctor", "merge", "engine",
 )  # fmt: skip
 
 

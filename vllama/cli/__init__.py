@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from vllama import __version__
-from vllama.cli import create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
+from vllama.cli import bench, create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
 from vllama.errors import VllamaError
 
 _ALIASES = {"ls": "list"}
@@ -42,6 +42,7 @@ class _Commands(click.Group):
         models.rm,
         models.stop,
         warm.warm,
+        bench.bench,
         logs.logs,
         doctor.doctor,
         merge.merge,
