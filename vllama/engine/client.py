@@ -20,6 +20,7 @@ REPLY_TIMEOUT_S = 3600.0
 _LAST_WORDS = (b"EngineCore encountered an issue", b"EngineDeadError")
 
 
+
 class Response:
     """An engine's reply. status; content_type: without its parameters, in lower case."""
 
