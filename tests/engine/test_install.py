@@ -59,6 +59,7 @@ INSTALLER = """
 import sys
 from pathlib import Path
 from vllama.engine import install
+from vllama.engine.profile import Profile
 home, launcher, wheels = sys.argv[1:]
 install.launcher_path = lambda: Path(launcher)
 environment = install.ensure_environment(
