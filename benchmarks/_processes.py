@@ -60,13 +60,17 @@ def kinds() -> Counter[str]:
     return found
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 class Place:
     """Folders for temporary files and a port: what lies there was left by the gateway and its engines."""
 
     def __init__(self, *arguments: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vl-", dir="/tmp"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._command: list[str | Path] = [SCRIPT, "serve", "--port", str(self.port), *arguments]
         self.url = f"http://127.0.0.1:{self.port}"
         self.served = self._start()

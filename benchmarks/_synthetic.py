@@ -11,7 +11,8 @@ the first (0: as fast as they are taken), padded with that many characters. A to
 
 its number, and when it was handed to the transport in nanoseconds of the monotonic clock, which all processes of a
 machine share: so whoever gets it knows how long it was on its way. Streams of one interval are spread evenly over it by
-whole milliseconds, as libuv's timers allow no less. A connection that does not take more gets its tokens later.
+whole milliseconds, as libuv's timers allow no less. A connection that does not take more gets its tokens later. A chat
+that is not streamed gets one and the same recorded answer.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from benchmarks._wire import LAST_CHUNK, Requests, chunk, listening_options, ser
 MODEL = "demo:latest"
 _RECORDING = Path(__file__).parents[1] / "tests" / "recordings" / "demo.json"
 _TEXT = re.compile(rb'(?<="content":")[^"]*')
+_STREAMED = re.compile(rb'"stream": *true')
 _ID = re.compile(rb'(?<="id":"chatcmpl-)[^"]+')
 _TICK_S = 0.001
 _AT_ONCE = 16
@@ -95,6 +97,14 @@ class Script:
         text = b"%05d@%019d " + b"x" * size
         event = _TEXT.sub(text, self.token)
         return b"%x\r\n" % len(event % (0, 0)) + event + b"\r\n"
+
+
+def read_whole() -> bytes:
+    """The recorded answer of a chat that was not streamed."""
+    for exchange in json.loads(_RECORDING.read_text()):
+        if exchange["path"] == "/v1/chat/completions" and '"object":"chat.completion"' in exchange["chunks"][0]:
+            return "".join(exchange["chunks"]).encode()
+    raise LookupError(f"no whole answer in {_RECORDING}")
 
 
 class Answer:
@@ -164,6 +174,7 @@ class Connection(asyncio.Protocol):
     """One of a client's, with one answer at a time."""
 
     _script = Script.read()
+    _whole = read_whole()
     _numbers: Iterator[int] = itertools.count(1)
     _wheels: dict[int, Wheel] = {}  # noqa: RUF012 - shared by all
 
@@ -217,6 +228,9 @@ class Connection(asyncio.Protocol):
             plan = Plan.find(body)
         except ValueError as error:
             self._reply(400, json.dumps({"error": {"message": str(error)}}).encode())
+            return
+        if _STREAMED.search(body) is None:
+            self._reply(200, self._whole)
             return
         script = self._script.named(next(self._numbers))
         self._answer = Answer(script, plan, usage=b'"include_usage"' in body)

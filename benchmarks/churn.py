@@ -45,11 +45,11 @@ def _of(name: str, pid: int) -> Count:
         f"{name} threads": process.num_threads(),
         f"{name} fds": process.num_fds(),
         f"{name} sockets": len(process.net_connections("all")),
-        f"{name} MB": _held(pid) / 1e6,
+        f"{name} MB": held(pid) / 1e6,
     }
 
 
-def _held(pid: int) -> int:
+def held(pid: int) -> int:
     """Bytes of its own: pages of files are shared with whoever else runs Python, and are the kernel's to drop."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))

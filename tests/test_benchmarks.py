@@ -1,5 +1,6 @@
 """What the benchmarks conclude from what they see."""
 
+from argparse import Namespace
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from benchmarks._clients import DIALECTS, Fate, Request, judge
 from benchmarks._measuring import seconds, table
 from benchmarks.churn import growth, report
+from benchmarks.gateway import GOALS, HELP, IDLE, LISTENING, NOTHING, USED
+from benchmarks.gateway import report as report_of_start
 from tests.each import each
 
 OLLAMA, OPENAI, ANTHROPIC = DIALECTS
@@ -75,3 +78,16 @@ def test_growth_is_the_exit_status(files: list[float], status: int, capsys: pyte
 def test_tables() -> None:
     assert table(["a", "bb"], [[1, "x"]]) == "| a   | bb  |\n| --- | --- |\n| 1   | x   |"
     assert (seconds([3.0, 1.0, 2.0]), seconds([])) == ("2.0 s (1.0 to 3.0)", "-")
+
+
+def test_what_our_own_start_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {NOTHING: [0.02], HELP: [0.3, 0.1], f"{HELP} CPU": [0.08], LISTENING: [0.4], IDLE: [46e6], USED: [47e6]}
+    arguments = Namespace(json=None, requests=1000, goal=True)
+    assert report_of_start({"now": values}, arguments) == 0
+    told = capsys.readouterr().out
+    assert "100 ms (median 200) | 80 ms (median 80) | 150 ms" in told
+    assert "46 MB (median 46)" in told
+    for what, most in GOALS.items():
+        late = {"now": values | {what: [most * 1.1]}, "main": values}
+        assert report_of_start(late, arguments) == 1
+        assert report_of_start(late, Namespace(json=None, requests=1000, goal=False)) == 0

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import tomllib
-from typing import Any, get_args
 
 import msgspec
 import pytest
+from msgspec import NODEFAULT
+from msgspec.structs import FieldInfo, fields
 
 from tests.served import ROOT
 from vllama.cli import serve
@@ -19,6 +20,8 @@ from vllama.settings import Settings
 from vllama.wire.engines import Overview
 
 DOCUMENT = ROOT / "docs" / "configuration.md"
+SETTINGS = {setting.name: setting for setting in fields(Settings)}
+FLAGS = {option.name: option.help or "" for option in serve.serve.params}
 HEAD = """# Configuration
 
 Each setting has a key in `vllama.toml` and an environment variable, most also a flag of `vllama serve`. Flags win over
@@ -49,22 +52,26 @@ def _flag(name: str) -> str:
     special = {"vllm_args": "after `--`", "engine_profile": "`--profile`", "standby": "`--no-standby`"}
     if name in special:
         return special[name]
-    parameters = serve.serve.__annotations__
-    return f"`--{name.replace('_', '-')}`" if name in parameters else ""
+    return f"`--{name.replace('_', '-')}`" if name in FLAGS else ""
 
 
-def _default(field: Any, name: str) -> str:
-    if name == "home":
+def _default(setting: FieldInfo) -> str:
+    if setting.name == "home":
         return "`~/.local/share/vllama`"
-    if field.default_factory is not None or field.default is None:
+    if setting.default in (None, NODEFAULT):
         return ""
-    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+    return f"`{str(setting.default).lower() if isinstance(setting.default, bool) else setting.default}`"
+
+
+def _description(setting: FieldInfo) -> str:
+    (text,) = [note for note in setting.type.__metadata__ if isinstance(note, str)]
+    return text
 
 
 def document() -> str:
     rows = [
-        f"| `{name}` | `VLLAMA_{name.upper()}` | {_flag(name)} | {_default(field, name)} | {field.description} |"
-        for name, field in Settings.model_fields.items()
+        f"| `{name}` | `VLLAMA_{name.upper()}` | {_flag(name)} | {_default(setting)} | {_description(setting)} |"
+        for name, setting in SETTINGS.items()
     ]
     return HEAD + "\n".join(rows) + "\n" + TAIL
 
@@ -79,16 +86,15 @@ def test_every_setting_is_documented() -> None:
 def test_a_key_is_neither_shown_nor_a_flag(name: str) -> None:
     (row,) = [line for line in document().splitlines() if line.startswith(f"| `{name}` |")]
     assert [cell.strip() for cell in row.split("|")][3:5] == ["", ""]
-    assert name not in serve.serve.__annotations__
+    assert name not in FLAGS
 
 
 def test_every_flag_is_a_setting() -> None:
-    flags = set(serve.serve.__annotations__) - {"context", "return", "profile"}
-    assert flags <= set(Settings.model_fields)
+    assert FLAGS.keys() - {"profile"} <= SETTINGS.keys()
 
 
 def test_every_variable_that_the_documents_name_exists() -> None:
-    known = {f"VLLAMA_{name.upper()}" for name in Settings.model_fields} | {"VLLAMA_CONFIG", "VLLAMA_RECORD"}
+    known = {f"VLLAMA_{name.upper()}" for name in SETTINGS} | {"VLLAMA_CONFIG", "VLLAMA_RECORD"}
     for document in ("README.md", "docs/models.md", "docs/compatibility.md"):
         assert set(re.findall(r"VLLAMA_[A-Z_]+", (ROOT / document).read_text())) <= known, document
 
@@ -108,8 +114,7 @@ def test_what_is_told_of_engines() -> None:
 
 
 def test_help_texts_name_the_defaults_that_hold() -> None:
-    for name, annotation in serve.serve.__annotations__.items():
-        if name in Settings.model_fields and (default := Settings.model_fields[name].default) is not None:
-            text = get_args(annotation)[1].help
-            if match := re.search(r"\((\S+)\)\.$", text):
-                assert match[1] == str(default), name
+    for name, text in FLAGS.items():
+        default = SETTINGS[name].default if name in SETTINGS else None
+        if default is not None and (match := re.search(r"\((\S+)\)\.$", text)):
+            assert match[1] == str(default), name

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -16,7 +17,8 @@ import pytest
 
 from tests.conftest import Serve
 from tests.fake_engine import FakeEngine, Stream, chat_events, model_list, refusal
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
+from vllama.engine.profile import Profile
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
@@ -250,16 +252,58 @@ async def test_those_who_ask_at_once_share_a_look_at_the_disk() -> None:
     assert shelf.looks == 2
 
 
-async def test_what_another_process_changed_is_seen_a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
+class Loads(AttachedScheduler):
+    """ready: whether an engine has whatever is asked for."""
+
+    ready = False
+
+    def serves(self, model: Model) -> bool:
+        return self.ready
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look is over for a second when the next is asked for."""
+    times = itertools.count(1000.0, 1.1)
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+
+
+@pytest.mark.usefixtures("later")
+async def test_what_another_process_changed_is_seen_a_second_later() -> None:
     shelf = Shelf()
     catalogue = Catalogue([], [shelf])
-    gateway = Gateway(catalogue, AttachedScheduler(None, catalogue))  # type: ignore[arg-type]
-    for _ in range(3):
-        assert await gateway.find(parse("found")) is not None
-    assert shelf.looks == 1
+    gateway = Gateway(catalogue, Loads(None, catalogue))  # type: ignore[arg-type]
+    assert await source_of(gateway) == "first"
     shelf.source = "second"
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 1.1)
+    assert await source_of(gateway) == "second"
+
+
+async def test_what_was_just_seen_is_not_looked_at_again() -> None:
+    shelf = Shelf()
+    catalogue = Catalogue([], [shelf])
+    gateway = Gateway(catalogue, Loads(None, catalogue))  # type: ignore[arg-type]
+    for _ in range(3):
+        assert await source_of(gateway) == "first"
+    assert shelf.looks == 1
+
+
+@pytest.mark.usefixtures("later")
+async def test_whose_engine_is_ready_does_not_wait_for_the_disk() -> None:
+    shelf = Shelf()
+    catalogue = Catalogue([], [shelf])
+    scheduler = Loads(None, catalogue)  # type: ignore[arg-type]
+    gateway = Gateway(catalogue, scheduler)
+    assert await source_of(gateway) == "first"
+    scheduler.ready, shelf.source = True, "second"
+    shelf.may_answer.clear()
+    assert [await source_of(gateway) for _ in range(3)] == ["first"] * 3
+    shelf.may_answer.set()
+    while await source_of(gateway) == "first":
+        await asyncio.sleep(0.001)
+    assert await source_of(gateway) == "second"
+
+
+async def source_of(gateway: Gateway) -> str:
     model = await gateway.find(parse("found"))
     assert model is not None
-    assert model.source == "second"
+    return model.source

@@ -54,10 +54,6 @@ def test_the_gateway_imports_no_engine():
     assert not {"torch", "transformers", "vllm"} & imported_with(", ".join(modules()))
 
 
-def test_the_command_line_starts_without_a_server():
-    assert not {"starlette", "aiohttp", "uvicorn"} & imported_with("vllama.cli")
-
-
 def test_nothing_points_out_of_the_repository():
     outside = ("../" + "shared").encode()
     assert [path for path in files() if outside in path.read_bytes()] == []

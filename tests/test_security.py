@@ -24,7 +24,8 @@ from tests.each import each
 from tests.fake_engine import EnginesInPlace, Stream, chat_events, whole
 from vllama.app import create_app
 from vllama.engine.command import engine_environment
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
+from vllama.engine.profile import Profile
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model

@@ -19,7 +19,8 @@ import pytest
 
 from tests.served import environment, port_is_free, wait_until
 from vllama import demo, server
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
+from vllama.engine.profile import Profile
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue

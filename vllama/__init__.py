@@ -1,8 +1,6 @@
 """vLLama: Ollama's interface on vLLM's engine."""
 
-from importlib.metadata import version as _version
-
-__version__ = _version("vllama")
+__version__ = "0.1.0"
 
 OLLAMA_VERSION = "0.33.0"
 """The Ollama release whose wire behaviour `/api/version` announces: clients refuse servers that look old."""

@@ -44,24 +44,25 @@ from vllama.security.guard import Guard
 logger = logging.getLogger("vllama")
 
 _ENDPOINTS = (
+    inference,
+    openai,
+    anthropic,
+    responses,
+    embeddings,
+    tokens,
+    ranking,
+    audio,
     models,
     pulls,
     library,
     blobs,
-    inference,
-    embeddings,
-    tokens,
-    ranking,
-    openai,
-    responses,
-    audio,
-    anthropic,
     decisions,
     cloud,
     health,
     engines,
     warmup,
 )
+"""Their routes are tried in this order."""
 _METHODS = ("HEAD", "GET", "POST", "DELETE")
 """In the order in which Ollama's `Allow` names them."""
 _EVERYONE = Guard()
@@ -88,7 +89,7 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
             await asyncio.gather(telling, return_exceptions=True)
 
     app = Starlette(
-        routes=[_slashes(), *(route for module in _ENDPOINTS for route in module.routes)],
+        routes=_routes(),
         lifespan=lifespan,
         exception_handlers={
             ApiError: _api_error,
@@ -136,6 +137,13 @@ async def _vllama_error(request: Request, error: Exception) -> Response:
 
 async def _client_left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)
+
+
+def _routes() -> list[Route]:
+    """Those of one path each come first: what is asked most often is found at once."""
+    routes = [route for module in _ENDPOINTS for route in module.routes]
+    exact = [route for route in routes if not route.param_convertors]
+    return [*exact, _slashes(), *(route for route in routes if route.param_convertors)]
 
 
 def _slashes() -> Route:

@@ -53,6 +53,7 @@ class Gateway:
     stopping: bool = False
     _looked: float = -math.inf
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _refreshing: asyncio.Task[None] | None = None
     _noted: set[str] = field(default_factory=set)
 
     def drain(self) -> None:
@@ -66,11 +67,18 @@ class Gateway:
         model = self._known(name)
         if model is None:
             await self.refresh()
-        elif not self.catalogue.is_configured(model):
-            await self.refresh(_FRESH_S)  # another process may have changed it on the disk
-        else:
+        elif self.catalogue.is_configured(model):
             return model
+        elif self.scheduler.serves(model):
+            self._refresh_soon()  # whatever has become of it on the disk, it is its engine that answers
+            return model
+        else:
+            await self.refresh(_FRESH_S)  # another process may have changed it on the disk
         return self._known(name)
+
+    def _refresh_soon(self) -> None:
+        if self._looked < time.monotonic() - _FRESH_S and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self.refresh(_FRESH_S), name="refresh")
 
     def _known(self, name: ModelName) -> Model | None:
         model = self.catalogue.find(name)

@@ -1,44 +1,37 @@
 """Settings from Ollama's own variables."""
 
-import os
 import re
+from collections.abc import Mapping
 from typing import Any
-
-from pydantic.fields import FieldInfo
-from pydantic_settings import PydanticBaseSettingsSource
 
 from vllama.translate.duration import parse_seconds
 
 
-class OllamaSource(PydanticBaseSettingsSource):
+def ollama_values(environ: Mapping[str, str]) -> dict[str, Any]:
     """What Ollama's own variables mean for us, so that a machine set up for Ollama needs nothing new."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        return None, field_name, False
+    def given(name: str) -> str:
+        return environ.get(name, "").strip().strip("\"'").strip()
 
-    def __call__(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        if host := _ollama_variable("OLLAMA_HOST"):
-            values["host"], values["port"] = parse_ollama_host(host)
-        for variable, field in (
-            ("OLLAMA_KEEP_ALIVE", "keep_alive"),
-            ("OLLAMA_LOAD_TIMEOUT", "load_timeout"),
-        ):
-            if (duration := _duration_or_none(_ollama_variable(variable))) is not None:
-                values[field] = duration
-        # Ollama reads what it cannot parse, and 0, as "not set" for these.
-        for variable, field in (
-            ("OLLAMA_CONTEXT_LENGTH", "max_model_len"),
-            ("OLLAMA_MAX_LOADED_MODELS", "max_loaded_models"),
-            ("OLLAMA_MAX_QUEUE", "max_queue"),
-        ):
-            if (number := _ollama_variable(variable)).isdecimal() and int(number):
-                values[field] = number
-        if origins := _ollama_variable("OLLAMA_ORIGINS"):
-            values["origins"] = origins
-        if _ollama_variable("OLLAMA_DEBUG") not in ("", "0", "f", "F", "false", "FALSE", "False"):
-            values["log_level"] = "debug"
-        return values
+    values: dict[str, Any] = {}
+    if host := given("OLLAMA_HOST"):
+        values["host"], values["port"] = parse_ollama_host(host)
+    for variable, name in (("OLLAMA_KEEP_ALIVE", "keep_alive"), ("OLLAMA_LOAD_TIMEOUT", "load_timeout")):
+        if (duration := _duration_or_none(given(variable))) is not None:
+            values[name] = duration
+    # Ollama reads what it cannot parse, and 0, as "not set" for these.
+    for variable, name in (
+        ("OLLAMA_CONTEXT_LENGTH", "max_model_len"),
+        ("OLLAMA_MAX_LOADED_MODELS", "max_loaded_models"),
+        ("OLLAMA_MAX_QUEUE", "max_queue"),
+    ):
+        if (number := given(variable)).isdecimal() and int(number):
+            values[name] = number
+    if origins := given("OLLAMA_ORIGINS"):
+        values["origins"] = origins
+    if given("OLLAMA_DEBUG") not in ("", "0", "f", "F", "false", "FALSE", "False"):
+        values["log_level"] = "debug"
+    return values
 
 
 def parse_ollama_host(text: str) -> tuple[str, int]:
@@ -52,10 +45,6 @@ def parse_ollama_host(text: str) -> tuple[str, int]:
     number = int(port) if re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535 else default_port
     bare = host.removeprefix("[").removesuffix("]")
     return bare or ("0.0.0.0" if colon else "127.0.0.1"), number  # noqa: S104
-
-
-def _ollama_variable(name: str) -> str:
-    return os.environ.get(name, "").strip().strip("\"'").strip()
 
 
 def _duration_or_none(text: str) -> float | None:

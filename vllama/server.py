@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import ipaddress
 import logging
 import math
@@ -21,9 +22,10 @@ from vllama.admission import Admission, admission
 from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
 from vllama.engine.loader import Loader, make_standby
 from vllama.engine.memory import most_engines
+from vllama.engine.profile import Profile
 from vllama.errors import ConfigError
 from vllama.gateway import Gateway
 from vllama.models import library
@@ -78,6 +80,7 @@ def run(settings: Settings, install: Install, show_loads: ShowLoads | None = Non
             server_header=False,
             timeout_graceful_shutdown=None if settings.drain_timeout == math.inf else math.ceil(settings.drain_timeout),
         )
+        gc.freeze()  # what is there by now stays: looking at all of it again would hold up the answers of then
         _announce(listener, app.state.gateway, everyone=not loopback and not settings.api_keys)
         _Server(config, app.state.gateway, settings.drain_timeout).run(sockets=[listener])
 

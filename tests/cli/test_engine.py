@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from vllama.cli import _install, engine
 from vllama.cli._progress import show_install
-from vllama.engine.install import Environment, InstallStep, Profile
+from vllama.engine.install import Environment, InstallStep
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 
 
@@ -34,7 +35,7 @@ def calls(monkeypatch, tmp_path):
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(engine.app, ["install", *arguments])
+    return CliRunner().invoke(engine.engine, ["install", *arguments])
 
 
 def test_install(calls, tmp_path):

@@ -9,7 +9,8 @@ from vllama import cli, demo
 from vllama.cli import _install
 from vllama.engine import install
 from vllama.engine import merge as module
-from vllama.engine.install import Environment, InstallStep, Profile
+from vllama.engine.install import Environment, InstallStep
+from vllama.engine.profile import Profile
 from vllama.models.names import parse
 from vllama.models.store import Store
 

@@ -10,7 +10,8 @@ import pytest
 
 from vllama.doctor import _packages, engine
 from vllama.engine._host import Gpu, Nvidia
-from vllama.engine.install import Profile, pinned_version
+from vllama.engine.install import pinned_version
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 from vllama.settings import Settings
 

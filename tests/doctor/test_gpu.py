@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from vllama.doctor import gpu
+from vllama.engine.profile import Profile
 from vllama.settings import Settings
 
 GB = 10**9
@@ -71,7 +72,7 @@ def test_a_driver_without_gpus(monkeypatch):
     ("device", "profile", "level", "said"),
     [
         (False, None, "ok", "none: models run on the processor"),
-        (False, "cuda", "problem", "none was found"),
+        (False, Profile.CUDA, "problem", "none was found"),
         (True, None, "problem", "there is one, but its driver does not answer (Driver/library version mismatch)"),
     ],
 )

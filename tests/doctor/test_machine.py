@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from vllama.doctor import machine
-from vllama.engine.install import Profile
 from vllama.engine.memory import Memory
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 from vllama.settings import Settings
 
@@ -17,7 +17,7 @@ GIB = 2**30
 
 
 def settings(**more):
-    return Settings(engine_profile="cpu", **more)
+    return Settings(engine_profile=Profile.CPU, **more)
 
 
 def by_name(findings):
@@ -94,7 +94,7 @@ def test_open_files(monkeypatch, hard, level):
         ({"startup": "throughput"}, False, "problem"),
         ({"vllm_args": ["-O2"]}, False, "problem"),
         ({"startup": "throughput"}, True, "ok"),
-        ({"engine_profile": "cuda"}, False, "warning"),
+        ({"engine_profile": Profile.CUDA}, False, "warning"),
     ],
 )
 def test_the_compiler(monkeypatch, more, compiler, level):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.each import each
 from vllama.engine.adapters import WITHOUT_ADAPTERS, adapter_launch, adapter_limits, loading_failure
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 from vllama.models.adapters import Adapter
 from vllama.models.model import Model
 from vllama.models.names import parse

@@ -19,8 +19,9 @@ from vllama.engine.command import (
     user_value,
     vllm_arguments,
 )
-from vllama.engine.install import Environment, Profile, launcher_path
+from vllama.engine.install import Environment, launcher_path
 from vllama.engine.parsers import Parsers
+from vllama.engine.profile import Profile
 from vllama.errors import ConfigError
 from vllama.settings import Settings
 
@@ -60,7 +61,7 @@ FLAGS = [
 
 
 def settings(**fields):
-    return Settings.model_construct(**{**Settings().model_dump(), **fields})
+    return Settings(**fields)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from vllama.engine import _host
-from vllama.engine._host import Gpu, Nvidia, Profile, check_host, check_space, detect_profile, read_nvidia
+from vllama.engine._host import Gpu, Nvidia, check_host, check_space, detect_profile, read_nvidia
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 
 RANGE = ">=3.11,<3.15"

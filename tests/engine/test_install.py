@@ -59,10 +59,11 @@ INSTALLER = """
 import sys
 from pathlib import Path
 from vllama.engine import install
+from vllama.engine.profile import Profile
 home, launcher, wheels = sys.argv[1:]
 install.launcher_path = lambda: Path(launcher)
 environment = install.ensure_environment(
-    Path(home), profile=install.Profile.CPU, engine_python=None, find_links=[wheels],
+    Path(home), profile=Profile.CPU, engine_python=None, find_links=[wheels],
     report=lambda step: print(step.what, flush=True),
 )
 print(environment.python, flush=True)

@@ -16,10 +16,11 @@ import pytest
 from vllama.engine import loader as loader_module
 from vllama.engine.engine import State
 from vllama.engine.footprint import GIB
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
 from vllama.engine.loader import Loader
 from vllama.engine.memory import Memory
 from vllama.engine.plan import LaunchPlan
+from vllama.engine.profile import Profile
 from vllama.engine.progress import Progress
 from vllama.errors import ConfigError, DoesNotFitError, EngineError
 from vllama.models import hub

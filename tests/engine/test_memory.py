@@ -13,8 +13,8 @@ import pytest
 
 from vllama.engine import memory as memory_module
 from vllama.engine.footprint import GIB, Footprint, footprint
-from vllama.engine.install import Profile
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, pss, read_memory, share_launch
+from vllama.engine.profile import Profile
 from vllama.errors import DoesNotFitError
 from vllama.models.inspect import Checkpoint, inspect
 from vllama.scheduling.plan import AdapterLimits

@@ -21,8 +21,9 @@ from vllama import demo
 from vllama.engine import merge as module
 from vllama.engine._build import MARKER
 from vllama.engine._uv import InstallStep, UvError
-from vllama.engine.install import Environment, Profile, configured_find_links, ensure_environment
+from vllama.engine.install import Environment, configured_find_links, ensure_environment
 from vllama.engine.merge import merge
+from vllama.engine.profile import Profile
 from vllama.errors import EngineError, InstallError, VllamaError
 from vllama.models.inspect import inspect
 

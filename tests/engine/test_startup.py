@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 from vllama.engine.startup import has_compiler, startup_arguments
 
 GRAPHS = ["--cudagraph-capture-sizes", "1", "2", "4", "8", "16", "32", "64", "128", "256"]

@@ -6,55 +6,55 @@ Commands import what they need when they run: `vllama --help` must not wait for 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
+import click
 
-from vllama.cli import create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
+from vllama import __version__
+from vllama.cli import bench, create, doctor, engine, listing, logs, merge, models, run, serve, show, transfer, warm
 from vllama.errors import VllamaError
 
-app = typer.Typer(
-    name="vllama",
-    help="Ollama's interface on vLLM's engine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+_ALIASES = {"ls": "list"}
+
+
+class _Commands(click.Group):
+    """In the order in which they are written here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    commands=[
+        serve.serve,
+        run.run,
+        listing.list_,
+        listing.ps,
+        show.show,
+        transfer.pull,
+        transfer.push,
+        create.create,
+        models.cp,
+        models.rm,
+        models.stop,
+        warm.warm,
+        bench.bench,
+        logs.logs,
+        doctor.doctor,
+        merge.merge,
+        engine.engine,
+    ],
 )
-app.command("serve")(serve.serve)
-app.command("run", cls=run.Command)(run.run)
-app.command("list")(listing.list_)
-app.command("ls", hidden=True)(listing.list_)
-app.command("ps")(listing.ps)
-app.command("show")(show.show)
-app.command("pull")(transfer.pull)
-app.command("push")(transfer.push)
-app.command("create")(create.create)
-app.command("cp")(models.cp)
-app.command("rm")(models.rm)
-app.command("stop")(models.stop)
-app.command("warm")(warm.warm)
-app.command("logs")(logs.logs)
-app.command("doctor")(doctor.doctor)
-app.command("merge")(merge.merge)
-app.add_typer(engine.app)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from vllama import __version__
-
-        typer.echo(f"vllama version is {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _vllama(
-    version: Annotated[
-        bool,
-        typer.Option("--version", "-v", callback=_print_version, is_eager=True, help="Print the version and exit."),
-    ] = False,
-) -> None:
+@click.version_option(__version__, "--version", "-v", message="vllama version is %(version)s")
+@click.pass_context
+def app(context: click.Context) -> None:
     """Ollama's interface on vLLM's engine."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,11 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What follows a bare -- of serve is vLLM's; Click would mix it with our own arguments.
     split = given.index("--") if given[:1] == ["serve"] and "--" in given else len(given)
     try:
-        app(given[:split], prog_name="vllama", obj=given[split + 1 :])
+        sys.exit(app.main(given[:split], prog_name="vllama", obj=given[split + 1 :], standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except VllamaError as error:
         print(f"vllama: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except click.Abort:  # what becomes of Ctrl-C
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more while flushing at exit.

@@ -33,7 +33,8 @@ class Server:
     """Each method is a request. All raise `Refused` for what the server refuses, VllamaError where there is none."""
 
     def __init__(self, url: str, key: str = "") -> None:
-        self._url = url
+        self.url = url
+        self.key = key
         # Reading the authorities' certificates takes longer than most commands do.
         verify = True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -105,14 +106,14 @@ class Server:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise VllamaError(
-                f"could not connect to vllama server at {self._url}", "start it with `vllama serve`"
+                f"could not connect to vllama server at {self.url}", "start it with `vllama serve`"
             ) from None
         except httpx.TimeoutException:
-            raise VllamaError(f"the server at {self._url} did not answer in time", "look at its log") from None
+            raise VllamaError(f"the server at {self.url} did not answer in time", "look at its log") from None
         except httpx.UnsupportedProtocol:
-            raise VllamaError(f"{self._url} is no address of a server", "correct OLLAMA_HOST") from None
+            raise VllamaError(f"{self.url} is no address of a server", "correct OLLAMA_HOST") from None
         except httpx.TransportError:
-            raise VllamaError(f"the server at {self._url} closed the connection", "look at its log") from None
+            raise VllamaError(f"the server at {self.url} closed the connection", "look at its log") from None
 
 
 def connect(settings: Settings | None = None) -> Server:

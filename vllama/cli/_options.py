@@ -1,9 +1,8 @@
 """Options that several commands share."""
 
 from enum import StrEnum
-from typing import Annotated
 
-import typer
+import click
 
 
 class Form(StrEnum):
@@ -11,8 +10,16 @@ class Form(StrEnum):
     JSON = "json"
 
 
-FormOption = Annotated[Form, typer.Option("--format", help="text, or json: the API's answer, for scripts.")]
-InsecureOption = Annotated[bool, typer.Option("--insecure", help="Accept a name that begins with http://.")]
+form_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice([form.value for form in Form]),
+    callback=lambda _context, _parameter, value: Form(value),
+    default=Form.TEXT.value,
+    show_default=True,
+    help="text, or json: the API's answer, for scripts.",
+)
+insecure_option = click.option("--insecure", is_flag=True, help="Accept a name that begins with http://.")
 
 
 def print_json(document: object) -> None:

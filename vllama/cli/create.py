@@ -2,20 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from vllama.errors import VllamaError
 
 
-def create(
-    model: Annotated[str, typer.Argument(help="Name of the new model.", show_default=False)],
-    file: Annotated[str, typer.Option("--file", "-f", help="The Modelfile; - is standard input.")] = "Modelfile",
-    quantize: Annotated[
-        str, typer.Option("--quantize", "-q", help="Refused by the server, with advice.", hidden=True)
-    ] = "",
-) -> None:
+@click.command
+@click.argument("model", help="Name of the new model.")
+@click.option("--file", "-f", default="Modelfile", show_default=True, help="The Modelfile; - is standard input.")
+@click.option("--quantize", "-q", default="", hidden=True, help="Refused by the server, with advice.")
+def create(model: str, file: str, quantize: str) -> None:
     """Create a model from a Modelfile and the local files that it names."""
     from vllama.cli._blobs import upload
     from vllama.cli._client import connect

@@ -1,13 +1,12 @@
 """`vllama doctor`."""
 
-import logging
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from vllama.cli._options import Form, FormOption, print_json
+from vllama.cli._options import Form, form_option, print_json
 
 if TYPE_CHECKING:
     from vllama.doctor import Finding
@@ -16,11 +15,16 @@ _WORDS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM"}
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 
 
-def doctor(
-    form: FormOption = Form.TEXT,
-    deep: Annotated[bool, typer.Option("--deep", help="Also see whether vLLM can be imported, some 20 s.")] = False,
-) -> None:
-    """Check the machine, the engine, the models and the server, and say what to do where something is wrong."""
+@click.command
+@form_option
+@click.option("--deep", is_flag=True, help="Also see whether vLLM can be imported, some 20 s.")
+def doctor(form: Form, deep: bool) -> None:
+    """Check the machine, the engine, the models and the server.
+
+    Says what to do where something is wrong.
+    """
+    import logging
+
     from vllama.cli._address import server_url
     from vllama.doctor import Level, examine
 

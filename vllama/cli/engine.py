@@ -1,34 +1,31 @@
 """`vllama engine`: the environment that the engine runs in."""
 
 import time
-from typing import Annotated, Any
 
-import typer
+import click
 
-from vllama.engine.install import Profile
-
-app = typer.Typer(name="engine", help="Manage the environment that vLLM runs in.", no_args_is_help=True)
+from vllama.engine.profile import Profile
 
 
-@app.callback()
-def _engine() -> None:
+@click.group
+def engine() -> None:
     """Manage the environment that vLLM runs in."""
 
 
-@app.command()
-def install(
-    profile: Annotated[Profile | None, typer.Option(help="Hardware to build it for; found out by default.")] = None,
-    reinstall: Annotated[bool, typer.Option("--reinstall", help="Build it anew even if it is there.")] = False,
-) -> None:
+@engine.command
+@click.option(
+    "--profile", type=click.Choice([*map(str, Profile)]), help="Hardware to build it for; found out by default."
+)
+@click.option("--reinstall", is_flag=True, help="Build it anew even if it is there.")
+def install(profile: str | None, reinstall: bool) -> None:
     """Build the engine's environment below VLLAMA_HOME, as the first `vllama serve` does."""
     from vllama import settings as settings_module
     from vllama.cli._install import install_engine
 
-    given: dict[str, Any] = {} if profile is None else {"engine_profile": profile}
-    settings = settings_module.load(**given)
+    settings = settings_module.load(engine_profile=profile)
     start = time.monotonic()
     environment = install_engine(settings, reinstall=reinstall)
     seconds = time.monotonic() - start
-    typer.echo(
+    click.echo(
         f"vLLM {environment.version} ({environment.profile.value}) in {environment.python.parents[1]}, {seconds:.1f} s"
     )

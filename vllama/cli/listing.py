@@ -3,30 +3,29 @@
 import contextlib
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from vllama.cli._options import Form, FormOption, print_json
+from vllama.cli._options import Form, form_option, print_json
 from vllama.cli._table import table
 from vllama.cli._words import human_size, human_time
 from vllama.errors import VllamaError
 
-_Prefix = Annotated[str, typer.Argument(help="Only names that begin so.", show_default=False)]
 
-
-def list_(prefix: _Prefix = "", form: FormOption = Form.TEXT) -> None:
+@click.command("list")
+@click.argument("prefix", default="", help="Only names that begin so.")
+@form_option
+def list_(prefix: str, form: Form) -> None:
     """List models."""
     _print("/api/tags", prefix, form, ("NAME", "ID", "SIZE", "MODIFIED"), _model)
 
 
-def ps(
-    prefix: _Prefix = "",
-    form: FormOption = Form.TEXT,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show the engines while they load and answer; json: each event.")
-    ] = False,
-) -> None:
+@click.command
+@click.argument("prefix", default="", help="Only names that begin so.")
+@form_option
+@click.option("--watch", "-w", is_flag=True, help="Show the engines while they load and answer; json: each event.")
+def ps(prefix: str, form: Form, watch: bool) -> None:
     """List running models."""
     if watch:
         _watch(prefix, form)

@@ -3,9 +3,9 @@
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from vllama.errors import VllamaError
 
@@ -17,15 +17,13 @@ _NO_ENGINES = ("engine-install", "standby")
 _POLL_S = 0.2
 
 
-def logs(
-    model: Annotated[
-        str, typer.Argument(help="Model, or standby; may be left out where there is one log.", show_default=False)
-    ] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
-    lines: Annotated[
-        str, typer.Option("--lines", "-n", help="How many of the last lines; 0 for none, all for all.")
-    ] = "100",
-) -> None:
+@click.command
+@click.argument("model", default="", help="Model, or standby; may be left out where there is one log.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on.")
+@click.option(
+    "--lines", "-n", default="100", show_default=True, help="How many of the last lines; 0 for none, all for all."
+)
+def logs(model: str, follow: bool, lines: str) -> None:
     """Show the log of a model's engine, on the machine where it runs."""
     from vllama.cli._log_file import LogFile
     from vllama.settings import load

@@ -1,21 +1,17 @@
 """`vllama merge`: a model of an adapter and its base."""
 
 import os
-from typing import Annotated
 
-import typer
+import click
 
 
-def merge(
-    name: Annotated[
-        str, typer.Argument(help="An adapter: its name, NAME=FOLDER or NAME=FOLDER@BASE.", show_default=False)
-    ],
-    output: Annotated[
-        str | None, typer.Option(help="Name of the new model (the adapter's).", show_default=False)
-    ] = None,
-) -> None:
-    """Merge an adapter that vLLM cannot load (DoRA, whole modules ...) into its base's weights.
+@click.command
+@click.argument("name", help="An adapter: its name, NAME=FOLDER or NAME=FOLDER@BASE.")
+@click.option("--output", help="Name of the new model (the adapter's).")
+def merge(name: str, output: str | None) -> None:
+    """Merge an adapter that vLLM cannot load into its base's weights.
 
+    It cannot load DoRA, or adapters that replace whole modules.
     The result is a model of its own, served under the adapter's name or the one that --output gives.
     """
     from vllama.cli._install import install_engine
@@ -45,4 +41,4 @@ def merge(
             [*settings.find_links, *configured_find_links(os.environ)],
         )
     register(store, target, folder, adapter)
-    typer.echo(f"{target.short}: {adapter.name.short} merged into {adapter.parent or base}, in {folder}")
+    click.echo(f"{target.short}: {adapter.name.short} merged into {adapter.parent or base}, in {folder}")

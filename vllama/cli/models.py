@@ -3,9 +3,9 @@
 import contextlib
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from vllama.errors import VllamaError
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from vllama.cli._client import Server
 
 
-def cp(
-    source: Annotated[str, typer.Argument(help="Model to copy.", show_default=False)],
-    destination: Annotated[str, typer.Argument(help="Name of the copy.", show_default=False)],
-) -> None:
+@click.command
+@click.argument("source", help="Model to copy.")
+@click.argument("destination", help="Name of the copy.")
+def cp(source: str, destination: str) -> None:
     """Copy a model."""
     from vllama.cli._client import connect
 
@@ -25,7 +25,9 @@ def cp(
     print(f"copied '{source}' to '{destination}'")
 
 
-def rm(models: Annotated[list[str], typer.Argument(help="Models to remove.", show_default=False)]) -> None:
+@click.command
+@click.argument("models", nargs=-1, required=True, help="Models to remove.")
+def rm(models: tuple[str, ...]) -> None:
     """Remove models."""
     from vllama.cli._client import Refused, connect
 
@@ -38,7 +40,9 @@ def rm(models: Annotated[list[str], typer.Argument(help="Models to remove.", sho
             print(f"deleted '{model}'")
 
 
-def stop(model: Annotated[str, typer.Argument(help="Model to stop.", show_default=False)]) -> None:
+@click.command
+@click.argument("model", help="Model to stop.")
+def stop(model: str) -> None:
     """Stop a running model."""
     from vllama.cli._client import Refused, connect
 

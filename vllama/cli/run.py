@@ -1,12 +1,12 @@
 """`vllama run`: one prompt, or a chat."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.core import TyperCommand
+import click
 
-from vllama.cli._options import InsecureOption
+from vllama.cli._options import insecure_option
 from vllama.errors import VllamaError
 
 if TYPE_CHECKING:
@@ -25,27 +25,37 @@ _THINK: dict[str, bool | str] = {
 _AS_GO_WRITES_THEM = {"--think": "--think=true", "--truncate=false": "--no-truncate", "--truncate=true": "--truncate"}
 
 
-class Command(TyperCommand):
+class _Command(click.Command):
     """Takes flags as Ollama's command does: `--think` with or without a value, `--truncate=false`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [_AS_GO_WRITES_THEM.get(arg, arg) for arg in args])
 
 
+@click.command(cls=_Command)
+@click.argument("model", help="Model to run; pulled first where it is missing.")
+@click.argument("prompt", nargs=-1, help="Prompt; without one, a chat.")
+@click.option("--keepalive", help="How long the model stays loaded, like 5m.")
+@click.option("--verbose", is_flag=True, help="Show timings of the answer.")
+@insecure_option
+@click.option("--nowordwrap", is_flag=True, help="Don't wrap words to the next line.")
+@click.option("--format", "format_", default="", help="Form of the answer: json, or a JSON schema.")
+@click.option("--think", metavar="[VALUE]", help="Whether to think: true, false, or high, medium, low, max.")
+@click.option("--hidethinking", is_flag=True, help="Hide thinking.")
+@click.option("--truncate/--no-truncate", default=None, help="Embedding models: cut input that is too long.")
+@click.option("--dimensions", type=int, help="Embedding models: length of the embedding.")
 def run(
-    model: Annotated[str, typer.Argument(help="Model to run; pulled first where it is missing.", show_default=False)],
-    prompt: Annotated[list[str] | None, typer.Argument(help="Prompt; without one, a chat.", show_default=False)] = None,
-    keepalive: Annotated[str | None, typer.Option(help="How long the model stays loaded, like 5m.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show timings of the answer.")] = False,
-    insecure: InsecureOption = False,
-    nowordwrap: Annotated[bool, typer.Option("--nowordwrap", help="Don't wrap words to the next line.")] = False,
-    format_: Annotated[str, typer.Option("--format", help="Form of the answer: json, or a JSON schema.")] = "",
-    think: Annotated[
-        str | None, typer.Option(help="Whether to think: true, false, or high, medium, low, max.", metavar="[VALUE]")
-    ] = None,
-    hidethinking: Annotated[bool, typer.Option("--hidethinking", help="Hide thinking.")] = False,
-    truncate: Annotated[bool | None, typer.Option(help="Embedding models: cut input that is too long.")] = None,
-    dimensions: Annotated[int | None, typer.Option(help="Embedding models: length of the embedding.")] = None,
+    model: str,
+    prompt: tuple[str, ...],
+    keepalive: str | None,
+    verbose: bool,
+    insecure: bool,
+    nowordwrap: bool,
+    format_: str,
+    think: str | None,
+    hidethinking: bool,
+    truncate: bool | None,
+    dimensions: int | None,
 ) -> None:
     """Run a model: answer a prompt, from arguments or a pipe, or chat."""
     from vllama.cli._client import connect
@@ -53,7 +63,7 @@ def run(
     from vllama.settings import load
 
     form, thoughts = _format(format_), _think(think)
-    words, piped = _words(prompt or [])
+    words, piped = _words(prompt)
     settings = load()
     with connect(settings) as server:
         style = Style(wrap=not nowordwrap and not piped, hide_thinking=hidethinking, verbose=verbose)
@@ -71,7 +81,7 @@ def run(
             _chat(server, session, settings)
 
 
-def _words(arguments: list[str]) -> tuple[str, bool]:
+def _words(arguments: Sequence[str]) -> tuple[str, bool]:
     """The prompt, what a pipe brings first, and whether there is a pipe."""
     if sys.stdin is None or sys.stdin.isatty():
         return " ".join(arguments), False

@@ -1,86 +1,88 @@
 """`vllama serve`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
-import typer
+import click
 
-from vllama.engine.install import Profile
+from vllama.cli._help import SectionedCommand, SectionedOption
+from vllama.engine.profile import Profile
 
 _GATEWAY = "Gateway"
 _ENGINE = "Engine"
 
 
-def _option(help_: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_, rich_help_panel=panel, show_default=False)
+def _option(section: str, name: str, **more: Any) -> Callable[[Any], Any]:
+    return click.option(name, cls=SectionedOption, section=section, **more)
 
 
-def serve(
-    context: typer.Context,
-    model: Annotated[
-        list[str] | None,
-        _option("Model to serve: demo, a folder, a Hugging Face id, or NAME=SOURCE. Can be repeated.", _GATEWAY),
-    ] = None,
-    lora: Annotated[
-        list[str] | None,
-        _option("LoRA adapter to serve as a model: NAME=PATH or NAME=PATH@BASE. Can be repeated.", _GATEWAY),
-    ] = None,
-    preload: Annotated[
-        list[str] | None,
-        _option("Model to load at once, not at its first request. Can be repeated.", _GATEWAY),
-    ] = None,
-    pin: Annotated[
-        list[str] | None, _option("Model to load at once and never to unload. Can be repeated.", _GATEWAY)
-    ] = None,
-    keep_warm: Annotated[
-        list[str] | None,
-        _option("Model to load at once and whenever there is room for it. Can be repeated.", _GATEWAY),
-    ] = None,
-    max_loaded_models: Annotated[
-        int | None, _option("Most models in memory at once (three for each GPU, or on a CPU).", _GATEWAY)
-    ] = None,
-    host: Annotated[str | None, _option("Address to listen on (127.0.0.1).", _GATEWAY)] = None,
-    port: Annotated[int | None, _option("Port to listen on (11434).", _GATEWAY)] = None,
-    keep_alive: Annotated[
-        str | None, _option("How long an idle model stays loaded (5m; -1 is forever).", _GATEWAY)
-    ] = None,
-    engine_url: Annotated[
-        str | None, _option("Use a server that already runs: http://host:port or unix:/path.", _GATEWAY)
-    ] = None,
-    log_level: Annotated[str | None, _option("debug, info, warning or error (info).", _GATEWAY)] = None,
-    profile: Annotated[
-        Profile | None, _option("Hardware to run on (cuda where an NVIDIA GPU is found).", _ENGINE)
-    ] = None,
-    engine_python: Annotated[
-        Path | None, _option("Interpreter of an environment that has vLLM, instead of installing one.", _ENGINE)
-    ] = None,
-    vllm_port: Annotated[int | None, _option("TCP port for vLLM (a private Unix socket).", _ENGINE)] = None,
-    gpu_memory_utilization: Annotated[float | None, _option("Fraction of the GPU's memory to use.", _ENGINE)] = None,
-    max_model_len: Annotated[str | None, _option("Context length in tokens (what fits).", _ENGINE)] = None,
-    memory_limit: Annotated[
-        float | None, _option("GiB of memory for all engines together (what is free).", _ENGINE)
-    ] = None,
-    max_loras: Annotated[int | None, _option("LoRA adapters that one batch can mix.", _ENGINE)] = None,
-    max_cpu_loras: Annotated[int | None, _option("LoRA adapters kept in RAM.", _ENGINE)] = None,
-    max_lora_rank: Annotated[int | None, _option("Highest rank of a LoRA adapter (by adapter).", _ENGINE)] = None,
-    max_num_seqs: Annotated[int | None, _option("Most sequences at once.", _ENGINE)] = None,
-    tensor_parallel_size: Annotated[int | None, _option("GPUs to split a model over.", _ENGINE)] = None,
-    dtype: Annotated[str | None, _option("Type of weights and activations (auto).", _ENGINE)] = None,
-    quantization: Annotated[str | None, _option("Quantization method (the checkpoint's).", _ENGINE)] = None,
-    startup: Annotated[
-        str | None, _option("What a start may cost: fast, balanced or throughput (balanced).", _ENGINE)
-    ] = None,
-    standby: Annotated[
-        bool | None,
-        _option("Keep a process with vLLM imported, to start engines sooner.", _ENGINE, "--standby/--no-standby"),
-    ] = None,
-    enforce_eager: Annotated[
-        bool | None,
-        _option("Start quicker and answer slower: no compiling, no CUDA graphs.", _ENGINE, "--enforce-eager"),
-    ] = None,
-    tool_call_parser: Annotated[str | None, _option("vLLM's tool-call parser, or none (by model).", _ENGINE)] = None,
-    reasoning_parser: Annotated[str | None, _option("vLLM's reasoning parser, or none (by model).", _ENGINE)] = None,
-) -> None:
+@click.command(cls=SectionedCommand)
+@_option(
+    _GATEWAY,
+    "--model",
+    multiple=True,
+    help="Model to serve: demo, a folder, a Hugging Face id, or NAME=SOURCE. Can be repeated.",
+)
+@_option(
+    _GATEWAY,
+    "--lora",
+    multiple=True,
+    help="LoRA adapter to serve as a model: NAME=PATH or NAME=PATH@BASE. Can be repeated.",
+)
+@_option(_GATEWAY, "--preload", multiple=True, help="Model to load at once, not at its first request. Can be repeated.")
+@_option(_GATEWAY, "--pin", multiple=True, help="Model to load at once and never to unload. Can be repeated.")
+@_option(
+    _GATEWAY,
+    "--keep-warm",
+    multiple=True,
+    help="Model to load at once and whenever there is room for it. Can be repeated.",
+)
+@_option(
+    _GATEWAY, "--max-loaded-models", type=int, help="Most models in memory at once (three for each GPU, or on a CPU)."
+)
+@_option(_GATEWAY, "--host", help="Address to listen on (127.0.0.1).")
+@_option(_GATEWAY, "--port", type=int, help="Port to listen on (11434).")
+@_option(_GATEWAY, "--keep-alive", help="How long an idle model stays loaded (5m; -1 is forever).")
+@_option(_GATEWAY, "--engine-url", help="Use a server that already runs: http://host:port or unix:/path.")
+@_option(_GATEWAY, "--log-level", help="debug, info, warning or error (info).")
+@_option(
+    _ENGINE,
+    "--profile",
+    type=click.Choice([*map(str, Profile)]),
+    help="Hardware to run on (cuda where an NVIDIA GPU is found).",
+)
+@_option(
+    _ENGINE,
+    "--engine-python",
+    type=click.Path(),
+    help="Interpreter of an environment that has vLLM, instead of installing one.",
+)
+@_option(_ENGINE, "--vllm-port", type=int, help="TCP port for vLLM (a private Unix socket).")
+@_option(_ENGINE, "--gpu-memory-utilization", type=float, help="Fraction of the GPU's memory to use.")
+@_option(_ENGINE, "--max-model-len", help="Context length in tokens (what fits).")
+@_option(_ENGINE, "--memory-limit", type=float, help="GiB of memory for all engines together (what is free).")
+@_option(_ENGINE, "--max-loras", type=int, help="LoRA adapters that one batch can mix.")
+@_option(_ENGINE, "--max-cpu-loras", type=int, help="LoRA adapters kept in RAM.")
+@_option(_ENGINE, "--max-lora-rank", type=int, help="Highest rank of a LoRA adapter (by adapter).")
+@_option(_ENGINE, "--max-num-seqs", type=int, help="Most sequences at once.")
+@_option(_ENGINE, "--tensor-parallel-size", type=int, help="GPUs to split a model over.")
+@_option(_ENGINE, "--dtype", help="Type of weights and activations (auto).")
+@_option(_ENGINE, "--quantization", help="Quantization method (the checkpoint's).")
+@_option(_ENGINE, "--startup", help="What a start may cost: fast, balanced or throughput (balanced).")
+@_option(
+    _ENGINE, "--standby/--no-standby", default=None, help="Keep a process with vLLM imported, to start engines sooner."
+)
+@_option(
+    _ENGINE,
+    "--enforce-eager",
+    is_flag=True,
+    default=None,
+    help="Start quicker and answer slower: no compiling, no CUDA graphs.",
+)
+@_option(_ENGINE, "--tool-call-parser", help="vLLM's tool-call parser, or none (by model).")
+@_option(_ENGINE, "--reasoning-parser", help="vLLM's reasoning parser, or none (by model).")
+@click.pass_obj
+def serve(vllm_args: list[str], /, profile: str | None, **given: Any) -> None:
     """Serve models to clients of Ollama and of OpenAI. Everything after -- goes to vLLM as it is.
 
     Without --model the demo models are served. The engine is installed on the first run.
@@ -91,36 +93,9 @@ def serve(
     from vllama.settings import load
 
     settings = load(
-        model=model or None,
-        lora=lora or None,
-        preload=preload or None,
-        pin=pin or None,
-        keep_warm=keep_warm or None,
-        max_loaded_models=max_loaded_models,
-        host=host,
-        port=port,
-        keep_alive=keep_alive,
-        engine_url=engine_url,
-        log_level=log_level,
         engine_profile=profile,
-        engine_python=engine_python,
-        vllm_port=vllm_port,
-        gpu_memory_utilization=gpu_memory_utilization,
-        max_model_len=max_model_len,
-        memory_limit=memory_limit,
-        max_loras=max_loras,
-        max_cpu_loras=max_cpu_loras,
-        max_lora_rank=max_lora_rank,
-        max_num_seqs=max_num_seqs,
-        tensor_parallel_size=tensor_parallel_size,
-        dtype=dtype,
-        quantization=quantization,
-        startup=startup,
-        standby=standby,
-        enforce_eager=enforce_eager,
-        tool_call_parser=tool_call_parser,
-        reasoning_parser=reasoning_parser,
-        vllm_args=context.obj or None,
+        vllm_args=vllm_args or None,
+        **{name: [*value] or None if isinstance(value, tuple) else value for name, value in given.items()},
     )
     with loads_shown() as show_loads:
         run(settings, install_engine, show_loads)

@@ -1,35 +1,30 @@
 """`vllama show`."""
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from vllama.cli._options import Form, FormOption, print_json
+from vllama.cli._options import Form, form_option, print_json
 from vllama.cli._sections import sections
 from vllama.errors import VllamaError
 
+_PARTS = ("license", "modelfile", "parameters", "system", "template")
 
-def show(
-    model: Annotated[str, typer.Argument(help="Model to show.", show_default=False)],
-    license_: Annotated[bool, typer.Option("--license", help="Show its licence.")] = False,
-    modelfile: Annotated[bool, typer.Option("--modelfile", help="Show its Modelfile.")] = False,
-    parameters: Annotated[bool, typer.Option("--parameters", help="Show its parameters.")] = False,
-    system: Annotated[bool, typer.Option("--system", help="Show its system message.")] = False,
-    template: Annotated[bool, typer.Option("--template", help="Show its template.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show its metadata and tensors, too.")] = False,
-    form: FormOption = Form.TEXT,
-) -> None:
+
+@click.command
+@click.argument("model", help="Model to show.")
+@click.option("--license", is_flag=True, help="Show its licence.")
+@click.option("--modelfile", is_flag=True, help="Show its Modelfile.")
+@click.option("--parameters", is_flag=True, help="Show its parameters.")
+@click.option("--system", is_flag=True, help="Show its system message.")
+@click.option("--template", is_flag=True, help="Show its template.")
+@click.option("--verbose", "-v", is_flag=True, help="Show its metadata and tensors, too.")
+@form_option
+def show(model: str, verbose: bool, form: Form, **asked: bool) -> None:
     """Show information for a model."""
     from vllama.cli._client import connect
 
-    asked = {
-        "license": license_,
-        "modelfile": modelfile,
-        "parameters": parameters,
-        "system": system,
-        "template": template,
-    }
-    parts = [name for name, wanted in asked.items() if wanted]
+    parts = [name for name in _PARTS if asked[name]]
     if len(parts) > 1:
         raise VllamaError("more than one part is asked for", f"give only one of --{', --'.join(parts)}")
     with connect() as server:

@@ -1,29 +1,31 @@
 """`vllama pull` and `vllama push`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from vllama.cli._options import InsecureOption
+from vllama.cli._options import insecure_option
 from vllama.cli._steps import Show, Step, show_transfer
 
 if TYPE_CHECKING:
     from vllama.cli._client import Server
 
 
-def pull(
-    model: Annotated[str, typer.Argument(help="Model to pull.", show_default=False)], insecure: InsecureOption = False
-) -> None:
-    """Pull a model: a name of Ollama's library, or a Hugging Face repository."""
+@click.command
+@click.argument("model", help="Model to pull.")
+@insecure_option
+def pull(model: str, insecure: bool) -> None:
+    """Pull a model from Ollama's library or from Hugging Face."""
     from vllama.cli._client import connect
 
     with connect() as server:
         pull_with(server, model, insecure=insecure)
 
 
-def push(
-    model: Annotated[str, typer.Argument(help="Model to push.", show_default=False)], insecure: InsecureOption = False
-) -> None:
+@click.command
+@click.argument("model", help="Model to push.")
+@insecure_option
+def push(model: str, insecure: bool) -> None:
     """Push a model to a private Hugging Face repository of its name."""
     from vllama.cli._client import connect
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from vllama.errors import VllamaError
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from vllama.cli._client import Server
 
 
-def warm(
-    model: Annotated[str, typer.Argument(help="Model to load.", show_default=False)],
-    keepalive: Annotated[str | None, typer.Option(help="How long the model stays loaded, like 5m.")] = None,
-) -> None:
+@click.command
+@click.argument("model", help="Model to load.")
+@click.option("--keepalive", help="How long the model stays loaded, like 5m.")
+def warm(model: str, keepalive: str | None) -> None:
     """Load a model, so that its first answer does not wait for that."""
     from vllama.cli._client import connect
     from vllama.cli._engines import short_name

@@ -27,4 +27,4 @@ def read() -> tuple[Settings, list[Finding]]:
 
 def _defaults() -> Settings:
     home = os.environ.get("VLLAMA_HOME")
-    return Settings.model_construct(home=Path(home).absolute()) if home else Settings.model_construct()
+    return Settings(home=Path(home).absolute()) if home else Settings()

@@ -9,7 +9,8 @@ from typing import Any
 
 from vllama.doctor import _packages
 from vllama.doctor.finding import Finding, ok, problem, warning
-from vllama.engine.install import Profile, detect_profile, find_environment, pinned_version, read_nvidia
+from vllama.engine.install import detect_profile, find_environment, pinned_version, read_nvidia
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 from vllama.settings import Settings
 

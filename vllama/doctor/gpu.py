@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 
 from vllama.doctor.finding import Finding, ok, problem, warning
-from vllama.engine.install import Profile
 from vllama.engine.memory import gigabytes
+from vllama.engine.profile import Profile
 from vllama.settings import Settings
 
 _NAME = "GPU"

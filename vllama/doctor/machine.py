@@ -11,8 +11,9 @@ from pathlib import Path
 from vllama.descriptors import MORE_FILES, most_requests
 from vllama.doctor.finding import Finding, ok, problem, warning
 from vllama.engine.command import names_any, user_arguments
-from vllama.engine.install import Profile, check_machine, detect_profile
+from vllama.engine.install import check_machine, detect_profile
 from vllama.engine.memory import gigabytes, read_memory
+from vllama.engine.profile import Profile
 from vllama.engine.standby import ROOM
 from vllama.engine.startup import has_compiler
 from vllama.errors import InstallError

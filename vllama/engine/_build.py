@@ -13,9 +13,9 @@ from typing import IO, Any
 from vllama import __version__
 from vllama.engine._find_links import is_url, list_wheels, resolve_links
 from vllama.engine._flags import are_flags, read_flags
-from vllama.engine._host import Profile
 from vllama.engine._uv import InstallStep, UvError, UvProgress, clean_environ, run_uv
 from vllama.engine._uv_errors import is_missing_torch
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 
 Report = Callable[[InstallStep], None]

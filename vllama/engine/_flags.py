@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vllama.engine._host import Profile
 from vllama.engine._uv import bound_process
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 
 # Reading the flags imports all of vLLM: some 15 s, minutes on a slow or shared disk.

@@ -7,10 +7,10 @@ import struct
 import sys
 import sysconfig
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 
 _GIB = 1024**3
@@ -23,13 +23,6 @@ _GLIBC = (2, 28)
 # The CUDA wheel on PyPI links libcudart.so.13, and CUDA 13 ended at Turing.
 _CUDA = (13, 0)
 _CAPABILITY = (7, 5)
-
-
-class Profile(StrEnum):
-    """For which hardware an environment is built."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 _NEEDED_GIB = {Profile.CPU: 4, Profile.CUDA: 15}

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vllama.engine.command import Launch, names_any, user_arguments, user_value
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 from vllama.errors import EngineError
 from vllama.models.adapters import RANKS
 from vllama.models.inspect import Checkpoint

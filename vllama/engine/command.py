@@ -10,8 +10,9 @@ from typing import Any
 
 import psutil
 
-from vllama.engine.install import Environment, Profile, launcher_path
+from vllama.engine.install import Environment, launcher_path
 from vllama.engine.parsers import Parsers
+from vllama.engine.profile import Profile
 from vllama.errors import ConfigError
 from vllama.settings import Settings
 

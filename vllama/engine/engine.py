@@ -15,13 +15,13 @@ from vllama.engine.adapters import loading_failure
 from vllama.engine.client import EngineClient, in_time
 from vllama.engine.diagnosis import Diagnosis, diagnose
 from vllama.engine.health import Fault, HealthWatch
-from vllama.engine.install import Profile
 from vllama.engine.leftovers import Records
 from vllama.engine.log import EngineLog
 from vllama.engine.memory import gigabytes, read_memory
 from vllama.engine.plan import LaunchPlan
 from vllama.engine.prefetch import beside
 from vllama.engine.process import EngineProcess, resident
+from vllama.engine.profile import Profile
 from vllama.engine.progress import Phase, Progress
 from vllama.engine.scratch import Scratch
 from vllama.engine.standby import Standby, StandbyError

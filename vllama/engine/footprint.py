@@ -10,7 +10,7 @@ from typing import Any
 
 from vllama.engine.adapters import slots
 from vllama.engine.command import context_tokens, user_arguments, user_value
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 from vllama.models._config import number, text_config
 from vllama.models.inspect import Checkpoint
 from vllama.scheduling.plan import AdapterLimits

@@ -20,15 +20,15 @@ import filelock
 from vllama.engine._build import FLAGS, Report, build, find_damage, python_of
 from vllama.engine._find_links import configured_find_links
 from vllama.engine._flags import Distribution, are_flags, probe, read_flags, release_of
-from vllama.engine._host import Profile, check_host, check_space, detect_profile, read_nvidia
+from vllama.engine._host import check_host, check_space, detect_profile, read_nvidia
 from vllama.engine._uv import InstallStep, UvError, clean_environ
 from vllama.engine._uv_errors import explain
+from vllama.engine.profile import Profile
 from vllama.errors import InstallError
 
 __all__ = [
     "Environment",
     "InstallStep",
-    "Profile",
     "Report",
     "check_machine",
     "configured_find_links",

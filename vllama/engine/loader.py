@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from msgspec import structs
+
 from vllama.engine.adapters import adapter_launch, adapter_limits
 from vllama.engine.budget import Budget
 from vllama.engine.caches import Caches
@@ -26,13 +28,14 @@ from vllama.engine.command import (
 )
 from vllama.engine.engine import Engine
 from vllama.engine.footprint import Footprint, footprint
-from vllama.engine.install import Environment, Profile
+from vllama.engine.install import Environment
 from vllama.engine.leftovers import Records
 from vllama.engine.log_path import STANDBY, log_path
 from vllama.engine.memory import Memory, check_fits, plan, plan_on_cpu, read_memory, share_launch
 from vllama.engine.parsers import Parsers
 from vllama.engine.plan import LaunchPlan
 from vllama.engine.prefetch import prefetch_weights
+from vllama.engine.profile import Profile
 from vllama.engine.progress import Progress
 from vllama.engine.sockets import SocketFolder
 from vllama.engine.standby import Standby
@@ -220,7 +223,7 @@ class Loader:
         wanted = context_tokens(self._settings.max_model_len or "auto")
         if wanted is None or wanted <= checkpoint.context_length or "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in os.environ:
             return self._settings
-        return self._settings.model_copy(update={"max_model_len": None})
+        return structs.replace(self._settings, max_model_len=None)
 
     def _address(self) -> Address:
         if (port := self._settings.vllm_port) is not None:

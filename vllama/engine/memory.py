@@ -13,7 +13,7 @@ import psutil
 
 from vllama.engine.command import Launch, cpu_cache_gib, names_any
 from vllama.engine.footprint import GIB, Footprint
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 from vllama.errors import DoesNotFitError
 from vllama.scheduling.plan import Demand, shortage
 

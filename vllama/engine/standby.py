@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vllama.engine.install import Profile
 from vllama.engine.log import EngineLog, Output
 from vllama.engine.memory import gigabytes, pss, read_memory
+from vllama.engine.profile import Profile
 from vllama.errors import EngineError
 
 logger = logging.getLogger("vllama.engine")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from vllama.engine.command import names_any, user_value
-from vllama.engine.install import Profile
+from vllama.engine.profile import Profile
 
 _DECISIONS = (
     *("--enforce-eager", "-O", "--optimization-level", "-cc", "--compilation-config"),

@@ -4,6 +4,7 @@
 training has left, `peft:<base>:<job>[:<checkpoint>]` and `rl:<base>:<job>[:<checkpoint>]`, whose colons are no tags.
 """
 
+import functools
 import hashlib
 import re
 import unicodedata
@@ -87,6 +88,7 @@ class ModelName:
         return self.short
 
 
+@functools.lru_cache(maxsize=1024)
 def parse(text: str) -> ModelName:
     """The name in `text`, with what is left out filled in; raises InvalidName."""
     if trained := _TRAINED.fullmatch(text.removeprefix(f"{HOST}/{NAMESPACE}/")):

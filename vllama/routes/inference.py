@@ -20,13 +20,13 @@ from vllama.translate.messages import check_images, media_abilities
 from vllama.translate.ollama_reply import CHAT, GENERATE, Shape
 from vllama.translate.options import check_options, inexpressible
 from vllama.translate.request import (
-    EngineRequest,
     Target,
     chat_request,
     check_think,
     check_top_logprobs,
     client_template,
     generate_request,
+    once,
 )
 from vllama.wire.ollama import ChatRequest, GenerateRequest, Inference
 
@@ -47,9 +47,7 @@ async def generate(request: Request) -> Response:
 
     refuse_templates(gateway_of(request), client_template(body))
 
-    def translate(model: Model) -> EngineRequest:
-        return generate_request(body, Target.of(model))
-
+    translate = once(lambda model: generate_request(body, Target.of(model)))
     exchange = Exchange(request, body, model, keep_alive, GENERATE, translate, arrived)
     return await _load_or_answer(exchange, images, empty=not body.prompt)
 
@@ -69,9 +67,7 @@ async def chat(request: Request) -> Response:
     check_abilities(model, ["tools"] if body.tools else ())
     _check_options(request, body, model)
 
-    def translate(model: Model) -> EngineRequest:
-        return chat_request(body, Target.of(model))
-
+    translate = once(lambda model: chat_request(body, Target.of(model)))
     exchange = Exchange(request, body, model, keep_alive, CHAT, translate, arrived)
     return await _load_or_answer(exchange, images, empty=not messages)
 

@@ -36,6 +36,9 @@ class AttachedScheduler:
         finally:
             self._in_flight -= 1
 
+    def serves(self, model: Model) -> bool:  # noqa: ARG002
+        return True
+
     def unload(self, model: Model) -> None:
         pass
 

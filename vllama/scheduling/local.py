@@ -75,6 +75,10 @@ class LocalScheduler:
         finally:
             self._leave(resident, tenant)
 
+    def serves(self, model: Model) -> bool:
+        resident = self._residents.get(model.weights)
+        return resident is not None and resident.serves(model)
+
     def unload(self, model: Model) -> None:
         for tenant in self._tenants_named(model):
             tenant.stay(0.0)

@@ -49,6 +49,10 @@ class Scheduler(Protocol):
         """
         ...
 
+    def serves(self, model: Model) -> bool:
+        """Whether who asks for it need not wait: an engine has its weights."""
+        ...
+
     def unload(self, model: Model) -> None:
         """Unload the model as soon as nobody uses it; nothing happens where it is not loaded."""
         ...

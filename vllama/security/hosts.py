@@ -5,6 +5,7 @@ requests still name that domain.
 """
 
 import asyncio
+import functools
 import re
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -47,17 +48,33 @@ class Hosts:
 
 async def names_this_machine(host: str) -> bool:
     """Whether a `Host` names this machine, or one of its network, in a way that no stranger's domain can."""
+    if _is_local(host):
+        return True
+    name = _without_port(host).lower()
+    try:
+        address = _address(name)
+    except ValueError:
+        return name == socket.gethostname().lower()
+    return address in await asyncio.to_thread(_own_addresses)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_local(host: str) -> bool:
+    """Whether that can be told from the name alone."""
     name = _without_port(host).lower()
     if name in ("", "localhost") or name.endswith(_LOCAL_DOMAINS):
         return True
     try:
-        address = ip_address(name)
+        address = _address(name)
     except ValueError:
-        return name == socket.gethostname().lower()
-    address = getattr(address, "ipv4_mapped", None) or address
-    if address.is_loopback or address.is_unspecified or any(address in network for network in _PRIVATE):
-        return True
-    return address in await asyncio.to_thread(_own_addresses)
+        return False
+    return address.is_loopback or address.is_unspecified or any(address in network for network in _PRIVATE)
+
+
+def _address(name: str) -> _Address:
+    """Raises ValueError."""
+    address = ip_address(name)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _without_port(host: str) -> str:

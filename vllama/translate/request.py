@@ -1,6 +1,6 @@
 """Ollama's generate and chat requests into bodies for the engine's OpenAI routes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,19 @@ class EngineRequest:
     num_ctx: int | None = None
     truncate: bool = True
     context: tuple[int, ...] = ()
+
+
+def once(translate: Callable[[Model], EngineRequest]) -> Callable[[Model], EngineRequest]:
+    """Translates anew only where more is known of the model than the last time, as there may be once it is loaded."""
+    known: tuple[Model, EngineRequest] | None = None
+
+    def translated(model: Model) -> EngineRequest:
+        nonlocal known
+        if known is None or known[0] != model:
+            known = model, translate(model)
+        return known[1]
+
+    return translated
 
 
 def chat_request(request: ChatRequest, target: Target) -> EngineRequest:

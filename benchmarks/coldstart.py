@@ -1,6 +1,6 @@
 """From a request to its first word, where the model is not loaded: how much sooner than vLLM's own server?
 
-    uv run python benchmarks/cold_start.py [--rounds 5] [--second] [--goal 6] [--json FILE]
+    uv run python benchmarks/coldstart.py [--rounds 5] [--second] [--goal 6] [--json FILE] [--png FILE]
 
 Side by side, in turn, round after round: vLLM's server as its own command starts it, with the flags that our engine
 gets; a model loaded by a gateway whose standby is parked; one loaded by a gateway without a standby. With --second the
@@ -23,6 +23,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks._chart import Bars, add_option, draw
 from benchmarks._measuring import (
     ENDLESS,
     LOAD_S,
@@ -101,6 +102,7 @@ async def measure(server: Server, parked: Served, plain: Served, arguments: argp
 
 def main() -> int:
     options = parser(__doc__)
+    add_option(options)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--second", action="store_true", help="start a second model while a first serves")
     options.add_argument("--goal", type=float, default=6.0)
@@ -122,6 +124,10 @@ def report(found: Found, arguments: argparse.Namespace) -> int:
     rows = [[way, seconds(values), f"{medians[WAYS[0]] / medians[way]:.1f}"] for way, values in found.items()]
     print(table(["Way to start", "request to first word", "times faster"], rows))
     write(arguments.json, {"second": arguments.second, "seconds": found, "medians": medians})
+    spans: dict[str, list[tuple[float, float] | None]] = {way: [(min(took), max(took))] for way, took in found.items()}
+    started = "a second model" if arguments.second else "the first model"
+    bars = Bars(started, "s", ["request to first word"], {way: [medians[way]] for way in found}, spans=spans)
+    draw(arguments.png, "Cold start (median, least and most)", [bars])
     return 0 if medians[WAYS[0]] / medians[WAYS[1]] >= arguments.goal else 1
 
 

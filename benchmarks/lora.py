@@ -1,6 +1,7 @@
 """Two LoRA adapters on one engine: how soon does one answer that is not loaded, and what do others notice?
 
-    uv run python benchmarks/adapters.py [--loads 10] [--streams 2] [--requests 64] [--url URL]
+    uv run python benchmarks/lora.py [--loads 10] [--streams 2] [--requests 64] [--url URL] [--json FILE]
+        [--png FILE]
 
 Starts `vllama serve` over the demo model and two adapters on it, or takes the server at URL that has them: `demo`,
 `demo-parrot` and `robot`. While clients stream endless answers of the base, an adapter is unloaded and asked again and
@@ -16,14 +17,18 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks._chart import Bars, Lines, add_option, draw
+from benchmarks._measuring import parser, write
 from tests import robot
 from tests.served import serve
+from vllama.bench.summary import percentile
 from vllama.demo.dialogues import ADAPTER_DIALOGUES, Dialogue, by_name
 
 _TALKS = {
@@ -67,26 +72,37 @@ async def unload(http: httpx.AsyncClient, model: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def first_answers(http: httpx.AsyncClient, loads: int, streams: int) -> tuple[list[float], list[str]]:
-    """Of an adapter that is not loaded: seconds until its first word, and what was wrong. Prints the base's gaps."""
+@dataclass
+class Findings:
+    """firsts: seconds until the first word of an adapter that was not loaded. calm, gaps: seconds between the base's
+    words, before any was asked for and while they were. wrong: what was not as it should be.
+    """
+
+    firsts: list[float] = field(default_factory=list)
+    calm: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+async def first_answers(http: httpx.AsyncClient, loads: int, streams: int) -> Findings:
     songs: list[list[float]] = [[] for _ in range(streams)]
     singing = [asyncio.create_task(sing(http, arrivals)) for arrivals in songs]
     await asyncio.sleep(_CALM_S)
-    began, firsts, wrong = time.monotonic(), [], []
+    began, found = time.monotonic(), Findings()
     for turn in range(loads):
         model = _ADAPTERS[turn % 2]
         talk = _TALKS[model][turn % 5]
         await unload(http, model)
         text, first = await answer(http, model, talk)
-        firsts.append(first)
-        wrong += [f"{model} said {text!r}, not {talk.answer!r}"] if text != talk.answer else []
+        found.firsts.append(first)
+        found.wrong += [f"{model} said {text!r}, not {talk.answer!r}"] if text != talk.answer else []
     for task in singing:
         task.cancel()
     await asyncio.wait(singing)
     gaps = [(later, later - earlier) for song in songs for earlier, later in itertools.pairwise(song)]
-    describe_gaps("with no adapter asked for", [gap for at, gap in gaps if at < began])
-    describe_gaps("while adapters are loaded", [gap for at, gap in gaps if at >= began])
-    return firsts, wrong
+    found.calm = [gap for at, gap in gaps if at < began]
+    found.gaps = [gap for at, gap in gaps if at >= began]
+    return found
 
 
 def describe_gaps(when: str, gaps: list[float]) -> None:
@@ -114,24 +130,44 @@ async def mixed(http: httpx.AsyncClient, requests: int) -> list[str]:
 async def measure(url: str, arguments: argparse.Namespace) -> int:
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=None)) as http:
         await answer(http, "demo", _TALKS["demo"][0])  # the base is ready
-        firsts, wrong = await first_answers(http, arguments.loads, arguments.streams)
-        print(
-            f"an adapter's first word, its load included: {statistics.median(firsts):.3f} s (median of {len(firsts)}),"
-            f" {max(firsts):.3f} s (longest)"
-        )
-        wrong += await mixed(http, arguments.requests)
-    for line in wrong[:20]:
+        found = await first_answers(http, arguments.loads, arguments.streams)
+        found.wrong += await mixed(http, arguments.requests)
+    return report(found, arguments)
+
+
+def report(found: Findings, arguments: argparse.Namespace) -> int:
+    middle = statistics.median(found.firsts)
+    describe_gaps("with no adapter asked for", found.calm)
+    describe_gaps("while adapters are loaded", found.gaps)
+    print(
+        f"an adapter's first word, its load included: {middle:.3f} s (median of {len(found.firsts)}),"
+        f" {max(found.firsts):.3f} s (longest)"
+    )
+    for line in found.wrong[:20]:
         print("wrong:", line)
-    return 1 if wrong or statistics.median(firsts) >= _SOON_S else 0
+    write(arguments.json, asdict(found) | {"median": middle})
+    parts = ("50 %", "90 %", "99 %")
+    gaps = {
+        name: [1000 * percentile(sorted(values), part) for part in (0.5, 0.9, 0.99)]
+        for name, values in (("no adapter asked for", found.calm), ("adapters are loaded", found.gaps))
+    }
+    firsts = {"first word, its load included": [*enumerate(found.firsts, 1)]}
+    panels = [
+        Lines("An adapter that is not loaded", "s", "load", firsts),
+        Bars("Between the base's words", "ms", parts, gaps),
+    ]
+    draw(arguments.png, "LoRA adapters", panels)
+    return 1 if found.wrong or middle >= _SOON_S else 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loads", type=int, default=10)
-    parser.add_argument("--streams", type=int, default=2, help="endless answers of the base meanwhile")
-    parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--url", help="a server that runs already")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    add_option(options)
+    options.add_argument("--loads", type=int, default=10)
+    options.add_argument("--streams", type=int, default=2, help="endless answers of the base meanwhile")
+    options.add_argument("--requests", type=int, default=64)
+    options.add_argument("--url", help="a server that runs already")
+    arguments = options.parse_args()
     if arguments.url:
         return asyncio.run(measure(arguments.url, arguments))
     with serve("--model", "demo", "--lora", f"robot={robot.FOLDER}", "--model", "demo-parrot") as served:
