@@ -17,6 +17,7 @@ from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import death
 from vllama.errors import ApiError, EngineError, EngineGoneError
 from vllama.gateway import Gateway
+from vllama.routes._interval import fewer_events
 from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import UNTRUSTED_TEMPLATE
 
@@ -50,7 +51,8 @@ class Line:
             reply = client.request("POST", path, form, headers=form.headers)
         else:
             refuse_templates(self.gateway, body, own=model.modelfile.template)
-            reply = client.request("POST", path, _encode({**body, "model": model.engine_name}))
+            more = {} if self.gateway.attached is not None else fewer_events(client, path, body)
+            reply = client.request("POST", path, _encode({**body, **more, "model": model.engine_name}))
         try:
             async with reply as response:
                 await _check_alive(response)
