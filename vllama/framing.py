@@ -133,14 +133,14 @@ class StreamResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class HangUp(Response):
-    """A response after which the connection is closed, though the client may still be sending its body.
+class Unread(Response):
+    """A response to a client that may still be sending its body, which nobody reads.
 
     What it sends is thrown away for a while: closing at once would make its system forget the response.
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__(response.body, response.status_code, {**response.headers, "Connection": "close"})
+        super().__init__(response.body, response.status_code, dict(response.headers))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -149,6 +149,14 @@ class HangUp(Response):
             async with asyncio.timeout(LINGER_S):
                 await _throw_away(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class HangUp(Unread):
+    """One after which the connection is closed."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.headers["Connection"] = "close"
 
 
 async def _framed(lines: Lines, frame: Callable[[list[bytes]], bytes]) -> AsyncGenerator[bytes, None]:

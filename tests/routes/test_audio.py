@@ -43,7 +43,7 @@ async def test_the_form_is_handed_on(hearing: Alone, path: str) -> None:
         assert f'name="{field}"\r\n\r\n{value}\r\n' in asked.body
     assert "Ears" not in asked.body
     assert 'name="timestamp_granularities[]"\r\n\r\nsegment\r\n' in asked.body
-    assert 'Content-Type: audio/wav\r\nContent-Disposition: form-data; name="file"; filename="hello.wav"' in asked.body
+    assert 'Content-Disposition: form-data; name="file"; filename="hello.wav"\r\nContent-Type: audio/wav' in asked.body
     assert "\r\n\r\nRIFF....WAVE\r\n" in asked.body
 
 

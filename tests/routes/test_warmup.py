@@ -14,8 +14,8 @@ from tests.routes.led import LedScheduler
 from vllama.engine.engine import State
 from vllama.engine.progress import Phase, Step
 from vllama.errors import ApiError, EngineError
+from vllama.overload import BUSY
 from vllama.routes import _loading
-from vllama.scheduling.scheduler import BUSY
 
 TOO_LARGE = EngineError("demo needs 80 GB of GPU memory, 24 GB are there", "try a smaller model")
 TOLD = "demo needs 80 GB of GPU memory, 24 GB are there: try a smaller model"

@@ -9,19 +9,19 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import msgspec
 from msgspec import Raw
 
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import death
+from vllama.engine.form import Form
 from vllama.errors import ApiError, EngineError, EngineGoneError
 from vllama.gateway import Gateway
 from vllama.routes._interval import fewer_events
 from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import UNTRUSTED_TEMPLATE
 
-Body = Mapping[str, Any] | aiohttp.FormData
+Body = Mapping[str, Any] | Form
 
 _FATE_S = 2.0
 """Within which it is known whether an engine that broke a request off lives."""
@@ -46,21 +46,22 @@ class Line:
         wrong; always the latter for a server that somebody else runs.
         """
         client, model = self.lease.client, self.lease.model
-        if isinstance(body, aiohttp.FormData):
-            form = body()
-            reply = client.request("POST", path, form, headers=form.headers)
-        else:
+        if not isinstance(body, Form):
             refuse_templates(self.gateway, body, own=model.modelfile.template)
-            more = {} if self.gateway.attached is not None else fewer_events(client, path, body)
-            reply = client.request("POST", path, _encode({**body, **more, "model": model.engine_name}))
+        data = body if isinstance(body, Form) else _encode(self._complete(path, body))
         try:
-            async with reply as response:
+            async with client.request("POST", path, data) as response:
                 await _check_alive(response)
                 yield response
         except EngineGoneError as error:
             if self.gateway.attached is not None:
                 raise EngineError(error.message) from error
             raise EngineGoneError(await client.fate.learn(_FATE_S) or error.message) from error
+
+    def _complete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        client, model = self.lease.client, self.lease.model
+        more = {} if self.gateway.attached is not None else fewer_events(client, path, body)
+        return {**body, **more, "model": model.engine_name}
 
 
 async def _check_alive(response: EngineResponse) -> None:

@@ -32,8 +32,12 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The request's body, unpacked. Raises ApiError where it is too large, or packed in a way that is not known."""
-    return await read_within(request, gateway_of(request).max_body)
+    """The request's body, unpacked.
+
+    Raises ApiError where it is too large, all bodies together are, or it is packed in a way that is not known.
+    """
+    gateway = gateway_of(request)
+    return await read_within(request, gateway.max_body, gateway.admission.bodies)
 
 
 async def read_body(request: Request, type_: type[T], *, empty: str = "missing request body") -> T:
