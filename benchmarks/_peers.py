@@ -23,6 +23,7 @@ from tests.served import ROOT, SCRIPT, serve
 
 _START_S = 60.0
 _INSTALL_S = 600.0
+_END_S = 5.0
 _POLL_S = 0.1
 _LITELLM = "litellm[proxy]"
 
@@ -185,6 +186,7 @@ def _litellm_config(engine: Engine) -> dict[str, Any]:
             "callbacks": [],
             "disable_streaming_logging": True,
         },
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
         "router_settings": {"num_retries": 0, "disable_cooldowns": True},
     }
 
@@ -225,11 +227,12 @@ def _has_ended(pid: int) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started: what drains its streams is not waited for for long."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.terminate()
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(15)
-    process.kill()
-    process.wait(5)
+        running = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for each in running:
+            each.terminate()
+        _, left = psutil.wait_procs(running, timeout=_END_S)
+        for each in left:
+            each.kill()
+    process.wait(_END_S)

@@ -56,7 +56,7 @@ def _difference(one: float | None, other: float | None) -> float | None:
 
 _CPU = Column("CPU per token, µs", lambda found, *_: cpu(found))
 _TIMES = Column("of the floor", _times_floor, "{:.2f}")
-_SPEED = Column("tokens/s", lambda found, *_: found.tokens / found.seconds, "{:.0f}")
+_SPEED = Column("tokens/s", lambda found, *_: found.tokens / found.seconds if found.seconds else None, "{:.0f}")
 _RESIDENT = Column("resident, MB", lambda found, *_: found.resident / 1e6 or None, "{:.0f}")
 _FIRSTS = (
     Column("first token p50, ms", lambda found, *_: first(found, 50), "{:.2f}"),
@@ -92,6 +92,13 @@ def tables(results: Results) -> str:
         ]
         texts.append(f"{load}\n\n" + table(["Connections", "Way", *(column.head for column in columns)], rows))
     return "\n\n".join(texts)
+
+
+def summary(load: str, connections: int, way: str, found: Found) -> str:
+    """A run in a line, to be read while others go on."""
+    told = ((column.head, column.form, column.value(found, None, None)) for column in COLUMNS[load])
+    numbers = (f"{head}: {form.format(value)}" for head, form, value in told if value is not None)
+    return f"{load} {connections:>3} {way:<28} " + "; ".join(numbers)
 
 
 def values(results: Results, key: tuple[str, int, str], value: Value) -> list[float]:
