@@ -50,6 +50,7 @@ class Cores:
 class Engine:
     unix: Path
     port: int
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ class Relays:
         self._stack = stack
         self._cores = cores
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vl-", dir="/tmp")))
-        self.engine = Engine(self._folder / "engine.sock", _free_port())
-        command = _module("_synthetic", "--unix", self.engine.unix, "--port", self.engine.port)
-        self._start("engine", command, cores.engine)
+        unix, port = self._folder / "engine.sock", _free_port()
+        pid = self._start("engine", _module("_synthetic", "--unix", unix, "--port", port), cores.engine)
+        self.engine = Engine(unix, port, pid)
         self.direct = Way("direct", f"127.0.0.1:{self.engine.port}", _OPENAI, _to_the_engine)
         self._await(self.direct)
 
@@ -215,11 +216,28 @@ def _free_port() -> int:
 
 
 def _pin(pid: int, cores: tuple[int, ...]) -> None:
-    """A process as it is, with its threads; what it starts later inherits it."""
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-        for thread in process.threads():
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(thread.id, cores)
+    """A process as it is; what it starts later inherits it."""
+    for thread in _threads(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(thread, cores)
+
+
+@contextlib.contextmanager
+def preferred(*pids: int) -> Iterator[None]:
+    """Whatever else wants to run has to wait for these processes."""
+    threads = [thread for pid in pids if pid for thread in _threads(pid)]
+    for thread in threads:
+        os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
+    yield
+    for thread in threads:
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _threads(pid: int) -> list[int]:
+    """Of a process and all below it."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return [thread.id for process in processes for thread in process.threads()]
 
 
 def _has_ended(pid: int) -> bool:

@@ -19,7 +19,8 @@ The loads, at each number of connections:
 
 CPU time for a token means something only where the relay keeps up: one that is behind finds many tokens in each read,
 which makes each cheaper. So see that the tokens a second are all that were asked for (50 for each connection), and that
-the delay is some milliseconds at most; on a machine that is busy with other things `--nice -15` helps root.
+the delay is some milliseconds at most; on a machine that is busy with other things `--realtime` has the kernel
+prefer, of all processes, the relay that is measured, the engine and the clients, while they run.
 
 The relays share one core, the engine and the clients have the others, where there are others. Where two cores are all
 there is, the tokens a second of `bursts` are limited by engine and clients, too: `direct` shows by how much.
@@ -34,7 +35,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks._chart import add_option, draw
 from benchmarks._load import Found, Spec
 from benchmarks._measuring import parser, write
-from benchmarks._peers import Cores, Relays, Way
+from benchmarks._peers import Cores, Relays, Way, preferred
 from benchmarks._relay_report import panels, rows, summary, tables
 from benchmarks._synthetic import Plan
 from tests.served import ROOT
@@ -96,15 +97,16 @@ def runs(loads: Sequence[Load], connections: Sequence[int]) -> Iterator[tuple[Lo
         yield from ((load, 1),) if load.alone else ((load, number) for number in connections)
 
 
-def measure(load: Load, way: Way, connections: int, seconds: float, cores: Cores) -> Found:
+def measure(load: Load, way: Way, connections: int, arguments: argparse.Namespace, cores: Cores) -> Found:
     """In a process of its own, which nothing of an earlier run slows down."""
-    spec = json.dumps(asdict(load.spec(way, connections, seconds)))
+    spec = json.dumps(asdict(load.spec(way, connections, arguments.seconds)))
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks._load"], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     os.sched_setaffinity(process.pid, cores.clients)
     try:
-        said, _ = process.communicate(spec, timeout=_RUN_S + seconds)
+        with preferred(process.pid, way.pid) if arguments.realtime else nullcontext():
+            said, _ = process.communicate(spec, timeout=_RUN_S + arguments.seconds)
     except subprocess.TimeoutExpired:
         return Found(failures=[f"not within {_RUN_S:.0f} s"])
     finally:
@@ -121,7 +123,7 @@ def all_runs(ways: Sequence[Way], arguments: argparse.Namespace, cores: Cores) -
         task = progress.add_task("", total=len(asked))
         for turn, (load, connections), way in asked:
             progress.update(task, description=f"round {turn + 1}: {load.name}, {connections}, {way.name}")
-            found = measure(load, way, connections, arguments.seconds, cores)
+            found = measure(load, way, connections, arguments, cores)
             progress.console.print(summary(load.name, connections, way.name, found), markup=False, highlight=False)
             for failure in found.failures[:3]:
                 progress.console.print(f"wrong: {way.name}, {load.name}, {connections}: {failure}", markup=False)
@@ -167,7 +169,7 @@ def options() -> argparse.ArgumentParser:
     found.add_argument("--connections", nargs="+", type=int, help="how many clients at once (1 16 64 256)")
     found.add_argument("--seconds", type=float, help="how long each run is measured (2)")
     found.add_argument("--rounds", type=int, help="(3)")
-    found.add_argument("--nice", type=int, default=0, help="of all that is measured: -15 on a machine that is busy (0)")
+    found.add_argument("--realtime", action="store_true", help="before all else on a machine that is busy; for root")
     found.add_argument("--quick", action="store_true", help="rather one round of 1 s at 1 and 64 connections")
     return found
 
@@ -177,13 +179,16 @@ def main() -> int:
     usual = ([1, 64], 1.0, 1) if arguments.quick else ([1, 16, 64, 256], 2.0, 3)
     for name, value in zip(("connections", "seconds", "rounds"), usual, strict=True):
         setattr(arguments, name, getattr(arguments, name) or value)
-    os.setpriority(os.PRIO_PROCESS, 0, arguments.nice)
     cores = Cores.divide()
     print(cores, file=sys.stderr)
     os.sched_setaffinity(0, {*cores.engine, *cores.clients})
     found: dict[tuple[str, int, str], list[Found]] = defaultdict(list)
     with ExitStack() as stack:
-        for run in all_runs(start(Relays(stack, cores), arguments), arguments, cores):
+        relays = Relays(stack, cores)
+        ways = start(relays, arguments)
+        if arguments.realtime:
+            stack.enter_context(preferred(relays.engine.pid))
+        for run in all_runs(ways, arguments, cores):
             found[run.load, run.connections, run.way].append(run.found)
     print("\n" + tables(found))
     draw(arguments.png, "What the relay costs", panels(found))

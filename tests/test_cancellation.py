@@ -76,6 +76,7 @@ class Awaits:
     def start(self, loop: asyncio.AbstractEventLoop, work: Any, **settings: Any) -> "asyncio.Task[Any]":
         """A task factory."""
         task = asyncio.Task(self._run(work), loop=loop, **settings)
+        task.add_done_callback(lambda _task: work.close())  # one that is cancelled before its first step has not begun
         if (tasks := _tasks_of_request.get()) is not None:
             tasks.append(task)
         return task

@@ -7,6 +7,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone
+from tests.each import each
 from tests.fake_engine import Stream, events, refusal, whole
 from vllama.models.model import Model
 from vllama.models.names import parse
@@ -93,7 +94,7 @@ async def test_an_engine_without_the_route(hearing: Alone) -> None:
 # Refusals, in the order in which they are found
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "files", "status", "expected"),
     [
         ({}, {"other": ("a", b"x")}, 400, error("model is required")),

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import Alone
+from tests.each import each
 from tests.routes.led import LedScheduler
 from vllama.engine.engine import State
 from vllama.engine.progress import Phase, Step
@@ -141,7 +142,7 @@ async def test_a_load_that_fails_later(alone: Alone, scheduler: LedScheduler) ->
             await lines.next()
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "status", "text"),
     [
         ({}, 400, "model is required"),

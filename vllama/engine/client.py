@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import enum
 import errno
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 from vllama.engine.address import read_address
-from vllama.engine.events import Events, data_of
 from vllama.engine.fate import Fate
 from vllama.engine.form import Form
 from vllama.engine.pool import Pool
@@ -175,24 +174,3 @@ def death(reply: bytes) -> EngineGoneError | None:
     """What an error, a reply's body or an event of a stream, means where it says that all of the engine is lost."""
     said = any(sign in reply for sign in _LAST_WORDS)
     return EngineGoneError("the engine says that it cannot go on") if said else None
-
-
-async def server_sent_events(response: Response) -> AsyncGenerator[list[bytes], None]:
-    """The data of a reply's Server-Sent Events; all that arrived in one read are given together.
-
-    Comments (lines that start with a colon) are skipped, `[DONE]` is not: callers see where a stream was complete.
-    Raises EngineError as `Response.read` and `Events.feed` do.
-    """
-    async with contextlib.aclosing(event_blocks(response)) as batches:
-        async for blocks in batches:
-            yield [data_of(block) for block in blocks]
-
-
-async def event_blocks(response: Response) -> AsyncGenerator[list[bytes], None]:
-    """A reply's Server-Sent Events as they are, without the blank lines between them."""
-    events = Events()
-    while data := await response.next():
-        if blocks := [block for block in events.feed(data) if data_of(block)]:
-            yield blocks
-    if blocks := [block for block in events.close() if data_of(block)]:
-        yield blocks

@@ -16,6 +16,7 @@ from vllama.routes._abilities import check_abilities
 from vllama.routes._edge import find_model, gateway_of
 from vllama.routes._engine import Line
 from vllama.routes._relay import Handover, hand_over
+from vllama.translate.openai_reply import Renamed
 
 MAX_FIELD_BYTES = 2**20
 """Of a form's field that is no file."""
@@ -78,7 +79,7 @@ async def _hand_on(request: Request, form: FormData) -> Response:
         check_abilities(line.lease.model, {"audio"})
         return _copy(form, line.lease.model)
 
-    handover = Handover(model, wanted, request.url.path, engine_form, action="audio")
+    handover = Handover(model, wanted, request.url.path, engine_form, Renamed(wanted), action="audio")
     reply = await hand_over(request, handover)
     return _as_text(reply) if form.get("response_format") == "text" else reply
 

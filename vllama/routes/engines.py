@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vllama.engine.engine import State
-from vllama.framing import JSONResponse, begin
+from vllama.framing import JSONResponse
 from vllama.gateway import Gateway
 from vllama.routes._edge import gateway_of, get
 from vllama.scheduling.report import Report
+from vllama.streams import begin, poured
 from vllama.wire.engines import AdmissionStatus, EngineStatus, Overview, PhaseTime, Requests, StandbyStatus
 
 _PAUSE_S = 0.1
@@ -30,7 +31,8 @@ async def engines(request: Request) -> Response:
 
 async def events(request: Request) -> Response:
     """All engines, then what changes of them, as Server-Sent Events until the server stops."""
-    return await begin(request, _events(gateway_of(request)), "text/event-stream", b": the server is stopping\n\n")
+    stream = poured(_events(gateway_of(request)))
+    return await begin(request, stream, "text/event-stream", b": the server is stopping\n\n")
 
 
 async def _overview(gateway: Gateway) -> Overview:
