@@ -16,7 +16,7 @@ from vllama.engine.process import session_members
 class UnderTest:
     """gateway, engine: their URLs, the engine's often `unix:/path`. model, served_name: what each calls the model.
 
-    pids: of the gateway, the engine's API server and its core.
+    pids: of the gateway, the engine's API server, its core, and its worker where that is a process.
     """
 
     gateway: str
@@ -35,7 +35,8 @@ async def find(http: httpx.AsyncClient, gateway: int, model: str) -> UnderTest:
     # A forked process shows its command as one text.
     command = " ".join(members["server"].cmdline()).split()
     url = _url(command)
-    pids = {"gateway": gateway, "API server": members["server"].pid, "engine core": members["core"].pid}
+    parts = {"API server": "server", "engine core": "core", "worker": "worker"}
+    pids = {"gateway": gateway} | {name: members[part].pid for name, part in parts.items() if part in members}
     return UnderTest(str(http.base_url).rstrip("/"), url, model, await _served_name(url), pids)
 
 

@@ -51,6 +51,11 @@ class EngineClient:
         """How many requests have not got a byte of their reply. Of the others the engine may be through with all."""
         return self._asking + sum(not response.received for response in self._replies)
 
+    @property
+    def requests(self) -> int:
+        """How many are on their way, or being answered."""
+        return self._asking + len(self._replies)
+
     def _open(self) -> Pool:
         if self._is_closed:
             raise EngineGoneError("the engine was stopped")

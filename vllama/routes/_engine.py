@@ -17,6 +17,7 @@ from vllama.engine.client import death
 from vllama.engine.form import Form
 from vllama.errors import ApiError, EngineError, EngineGoneError
 from vllama.gateway import Gateway
+from vllama.routes._interval import fewer_events
 from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import UNTRUSTED_TEMPLATE
 
@@ -47,7 +48,7 @@ class Line:
         client, model = self.lease.client, self.lease.model
         if not isinstance(body, Form):
             refuse_templates(self.gateway, body, own=model.modelfile.template)
-        data = body if isinstance(body, Form) else _encode({**body, "model": model.engine_name})
+        data = body if isinstance(body, Form) else _encode(self._complete(path, body))
         try:
             async with client.request("POST", path, data) as response:
                 await _check_alive(response)
@@ -56,6 +57,11 @@ class Line:
             if self.gateway.attached is not None:
                 raise EngineError(error.message) from error
             raise EngineGoneError(await client.fate.learn(_FATE_S) or error.message) from error
+
+    def _complete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        client, model = self.lease.client, self.lease.model
+        more = {} if self.gateway.attached is not None else fewer_events(client, path, body)
+        return {**body, **more, "model": model.engine_name}
 
 
 async def _check_alive(response: EngineResponse) -> None:
