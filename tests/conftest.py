@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 import uvicorn
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
 from starlette.applications import Starlette
 from xdist.scheduler import LoadScopeScheduling
 
@@ -44,8 +45,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has it ignored by what runs in the background, and all that these tests start would do so too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients of plain HTTP: reading the authorities' certificates for each would take most of the tests' time."""
+# Each client of plain HTTP, too, reads the authorities' certificates, which takes longer than most of what it asks for.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
+
+
+gc.set_threshold(
+    20_000
+)  # so many objects come and go in the tests that looking for cycles took a twentieth of the time
 
 
 def pytest_collection_finish() -> None:
@@ -57,29 +63,37 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not RECORDING else 0
 
 
+ENGINE_TESTS = ("tests/clients/", "tests/e2e/")
+
+
+OFFICIAL_CLIENTS = tuple(f"tests/routes/test_{name}.py" for name in ("lost_engines_clients", "openai", "responses"))
+UNITS = {"engine": ENGINE_TESTS, "clients": OFFICIAL_CLIENTS}
+"""What several files share: an engine; clients whose import takes seconds."""
+
+
 class _Files(LoadScopeScheduling):
-    """Hands out tests by files; all that need an engine are one unit, as they share it."""
+    """Hands out tests by units, and else by files."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "engine" if nodeid.startswith(("tests/clients/", "tests/e2e/")) else nodeid.partition("::")[0]
+        units = (unit for unit, starts in UNITS.items() if nodeid.startswith(starts))
+        return next(units, nodeid.partition("::")[0])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
     return _Files(config, log)
 
 
-ENGINE_TESTS = [Path(__file__).with_name(name) for name in ("clients", "e2e")]
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Without an engine, the clients of others are not even imported, which takes seconds."""
-    return True if config.option.markexpr == "not engine" and collection_path in ENGINE_TESTS else None
+    folder = f"{collection_path.relative_to(config.rootpath)}/"
+    return True if config.option.markexpr == "not engine" and folder in ENGINE_TESTS else None
 
 
 LONGEST_FIRST = (
-    ("tests/clients/", "tests/e2e/"),
+    ENGINE_TESTS,
     ("tests/test_quality.py",),  # mypy, the first time
-    ("tests/test_properties.py", "tests/test_cancellation.py", "tests/engine/"),
+    ("tests/test_properties.py", "tests/test_cancellation.py", "tests/test_overload.py", "tests/engine/"),
+    OFFICIAL_CLIENTS,
     ("tests/models/test_hub.py", "tests/routes/test_pulls.py", "tests/test_server.py", "tests/cli/test_chat.py"),
 )
 """So that two processes end at about the same time. What is not named here takes a second or two."""
@@ -93,7 +107,7 @@ def _turn(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)
     for item in items:
-        assert item.get_closest_marker("engine") or not {*ENGINE_TESTS} & {*item.path.parents}, item.nodeid
+        assert item.get_closest_marker("engine") or not item.nodeid.startswith(ENGINE_TESTS), item.nodeid
     if RECORDING:
         for item in items:
             item.add_marker(pytest.mark.timeout(1200))  # a real engine is built and started inside a test
@@ -199,11 +213,18 @@ async def recorded_engines(models: dict[str, Model]) -> AsyncIterator[Engines]:
         yield engines
 
 
+@pytest.fixture(scope="session")
+def blockbuster() -> BlockBuster:
+    return BlockBuster("vllama")
+
+
 @pytest.fixture
-def no_blocking() -> Iterator[None]:
+def no_blocking(blockbuster: BlockBuster) -> Iterator[None]:
     """Fails a test in which the gateway's code blocks the event loop."""
-    with contextlib.nullcontext() if RECORDING else blockbuster_ctx("vllama"):
-        yield
+    if not RECORDING:
+        blockbuster.activate()
+    yield
+    blockbuster.deactivate()
 
 
 @pytest.fixture
@@ -229,9 +250,7 @@ async def gateway_url(models: dict[str, Model], recorded_engines: Engines) -> As
 @pytest.fixture
 async def api(gateway_url: str, engines: Engines) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway before the recorded engines; models stay loaded from test to test."""
-    async with httpx.AsyncClient(
-        base_url=gateway_url, timeout=1200 if RECORDING else 20, trust_env=False, verify=NO_TLS
-    ) as client:
+    async with httpx.AsyncClient(base_url=gateway_url, timeout=1200 if RECORDING else 20, trust_env=False) as client:
         yield client
 
 
@@ -293,14 +312,20 @@ async def alone(
     app, url = empty_app
     scheduler = LocalScheduler(EnginesInPlace(place), keep_alive=0.0, max_queue=2)
     app.state.gateway = gateway = Gateway(Catalogue(models.values()), scheduler)
-    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as api:
+    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as api:
         yield Alone(url, api, engine, places, next_place, scheduler, gateway)
     await scheduler.close()
 
 
+@pytest.fixture(scope="session")
+def own_models(models: dict[str, Model]) -> list[Model]:
+    """As a server has them that is started with the demo models."""
+    return [*read_models(["demo", "demo-embed"], (), Inspector()), models["plain"]]
+
+
 @pytest.fixture
 def library(
-    alone: Alone, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Alone, own_models: list[Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Alone, Store]:
     """`alone` with a store, and a cache of the hub, in which there is nothing yet."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -311,6 +336,5 @@ def library(
             yield from (origin.name for origin in (stored.manifest.weights, stored.manifest.adapter) if origin)
 
     shelves = [stored_models(store, inspector), cached_models(inspector, taken)]
-    own = [*read_models(["demo", "demo-embed"], (), inspector), models["plain"]]
-    alone.gateway.store, alone.gateway.catalogue = store, Catalogue(own, shelves)
+    alone.gateway.store, alone.gateway.catalogue = store, Catalogue(own_models, shelves)
     return alone, store

@@ -30,6 +30,7 @@ RAW = {
     "@python@": b"None",
 }
 """What no JSON library writes. Each stands for itself as a text until the body is written."""
+_WRITTEN = {json.dumps(mark).encode(): raw for mark, raw in RAW.items()}
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 3, 0.5, -0.0, 1e308, 2**31, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**30,
@@ -102,8 +103,9 @@ def _written(body: Any, dice: random.Random) -> bytes:
         name, value = dice.choice(list(body)), json.dumps(_value(dice))
         text = text[:-1] + f", {json.dumps(dice.choice((name, name.upper())))}: {value}" + "}"
     data = text.encode()
-    for mark, raw in RAW.items():
-        data = data.replace(json.dumps(mark).encode(), raw)
+    if b'"@' in data:
+        for mark, raw in _WRITTEN.items():
+            data = data.replace(mark, raw)
     return data
 
 

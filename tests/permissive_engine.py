@@ -25,9 +25,10 @@ async def endless(request: web.Request) -> NoReturn:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     if body.get("stream"):
         await response.prepare(request)
+        event = _streamed(request.path, body)[1]
     while True:
         if body.get("stream"):
-            await response.write(_streamed(request.path, body)[1])
+            await response.write(event)
         await asyncio.sleep(0)
 
 

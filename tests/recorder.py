@@ -68,11 +68,8 @@ async def _ask(client: EngineClient, asked: Asked, data: bytes, source: str) -> 
     # Where the model lies on the machine that records is nobody's business.
     folder, shown = str(Path(source)).encode(), b"/models/" + Path(source).name.encode()
     async with client.request(asked.method, asked.path, data or None) as response:
-        chunks, rest = [], b""
-        async for part, ends_chunk in response.content.iter_chunks():
-            rest += part
-            if ends_chunk:
-                chunks.append(rest)
-                rest = b""
-        texts = [chunk.replace(folder, shown).decode("utf-8", "surrogateescape") for chunk in [*chunks, rest] if chunk]
+        chunks = []
+        while chunk := await response.next():
+            chunks.append(chunk)
+        texts = [chunk.replace(folder, shown).decode("utf-8", "surrogateescape") for chunk in chunks]
         return Exchange(asked.method, asked.path, asked.body, response.status, response.content_type, texts)

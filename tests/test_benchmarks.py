@@ -7,13 +7,14 @@ import pytest
 from benchmarks._clients import DIALECTS, Fate, Request, judge
 from benchmarks._measuring import seconds, table
 from benchmarks.churn import growth, report
+from tests.each import each
 
 OLLAMA, OPENAI, ANTHROPIC = DIALECTS
 DONE = 'data: {"choices":[{"delta":{},"finish_reason":"length"}]}'
 STOP = 'data: {"type":"message_stop"}'
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "status", "lines", "fate"),
     [
         (OLLAMA, 200, ['{"message":{"content":"a"}}', '{"done":true}'], Fate.COMPLETE),

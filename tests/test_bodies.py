@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from tests.conftest import Alone
+from tests.each import each
 from tests.fake_engine import whole
 from vllama import bodies, framing
 
@@ -184,7 +185,7 @@ def damaged() -> Iterator[tuple[str, bytes, str]]:
     yield "zstd", packed, "the request's body is not zstd, as its Content-Encoding says: "
 
 
-@pytest.mark.parametrize(("coding", "packed", "error"), list(damaged()))
+@each(("coding", "packed", "error"), list(damaged()))
 async def test_a_body_that_is_not_what_it_says(api: httpx.AsyncClient, coding: str, packed: bytes, error: str) -> None:
     reply = await api.post("/api/show", content=packed, headers={"Content-Encoding": coding})
     assert reply.status_code == 400

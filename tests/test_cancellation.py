@@ -18,6 +18,7 @@ import pytest
 from aiohttp import web
 
 from tests.asgi import Visit
+from tests.engine.raw import in_use
 from tests.fake_engine import EngineInPlace, EnginesInPlace, FakeEngine
 from tests.permissive_engine import endless, permissive
 from tests.scheduling.plain import users_of
@@ -75,6 +76,7 @@ class Awaits:
     def start(self, loop: asyncio.AbstractEventLoop, work: Any, **settings: Any) -> "asyncio.Task[Any]":
         """A task factory."""
         task = asyncio.Task(self._run(work), loop=loop, **settings)
+        task.add_done_callback(lambda _task: work.close())  # one that is cancelled before its first step has not begun
         if (tasks := _tasks_of_request.get()) is not None:
             tasks.append(task)
         return task
@@ -126,14 +128,16 @@ class Place:
         return self.engines[-1]
 
     def connections_in_use(self) -> int:
-        sessions = [engine.client._session for engine in self.engines]
-        return sum(len(session.connector._acquired) for session in sessions if session and session.connector)
+        pools = [engine.client._pool for engine in self.engines]
+        return sum(in_use(pool) for pool in pools if pool is not None)
 
     async def check_nothing_is_left(self, tasks: "list[asyncio.Task[Any]]") -> None:
         async with asyncio.timeout(5):
             while self.engine.running:
                 await asyncio.sleep(0)
         assert users_of(self.scheduler) == 0
+        admission = self.app.state.gateway.admission
+        assert (admission.in_flight, admission.bodies.held) == (0, 0)
         assert list(self.scheduler._waiters) == []
         assert self.connections_in_use() == 0
         assert [task for task in tasks if not task.done() and not is_the_schedulers(task)] == []

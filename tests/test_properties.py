@@ -27,7 +27,7 @@ from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
 
-VALID_OF_EACH = 40
+VALID_OF_EACH = 30
 ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:latest")
 """A model of which nothing is known, which is therefore asked for everything."""
 
@@ -133,11 +133,11 @@ def test_valid_requests_never_fail(
             check_error(visit)
 
     check()
-    assert statuses[200] > VALID_OF_EACH / 5, f"most are refused: {statuses}"
+    assert statuses[200] >= VALID_OF_EACH / 5, f"most are refused: {statuses}"
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-INVALID_IN_ALL = 10_000
+INVALID_IN_ALL = 6_000
 UPSTREAM_FAILURES = re.compile(
     r'option "\w+" must be of type (float32|integer|boolean|array)'
     r'|option "stop" must be of an array of strings'

@@ -1,15 +1,24 @@
-"""Replies to HTTP/1.0, which ends them with the connection (nginx asks in it unless it is told otherwise), and heads
-of requests that are too large.
+"""Bodies that are written without a coroutine; replies to HTTP/1.0, which ends them with the connection (nginx asks in
+it unless it is told otherwise); and heads of requests that are too large.
 """
 
 import asyncio
+import gc
 import json
+from collections.abc import Callable
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from tests.conftest import Alone
+from tests.conftest import NO_TLS, Alone, Serve
 from tests.fake_engine import Stream, chat_events
 from vllama import protocol
+from vllama.streams import WRITE
 
 SAY = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "Hi"}]})
 
@@ -73,6 +82,66 @@ async def test_streams_of_http_1_1_have_chunks(alone: Alone) -> None:
     head, content = await whole_reply(alone, "POST /api/chat HTTP/1.1\r\nConnection: close", SAY)
     assert "transfer-encoding: chunked" in head
     assert content.endswith(b"0\r\n\r\n")
+
+
+class Writer:
+    """An app that writes to its server before, in, and after a body. taken: what of it was taken."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        find = scope["extensions"][WRITE]
+        headers = [(b"content-length", b"5")] if scope["query_string"] == b"of-known-length" else []
+        self._write(find(), b"early")
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        self._write(find(), b"")
+        self._write(find(), b"Hel")
+        rest = b"" if b"Hel" in self.taken or scope["method"] == "HEAD" else b"Hel"
+        await send({"type": "http.response.body", "body": rest + b"lo", "more_body": False})
+        self._write(find(), b"late")
+
+    def _write(self, write: Callable[[bytes], bool], data: bytes) -> None:
+        if write(data):
+            self.taken.append(data)
+
+
+@pytest.mark.parametrize(
+    ("first_line", "taken", "body"),
+    [
+        ("GET / HTTP/1.1", [b"Hel"], b"3\r\nHel\r\n2\r\nlo\r\n0\r\n\r\n"),
+        ("GET /?of-known-length HTTP/1.1", [], b"Hello"),
+        ("HEAD / HTTP/1.1", [], b""),
+    ],
+)
+async def test_only_chunks_are_written_at_once(serve: Serve, first_line: str, taken: list[bytes], body: bytes) -> None:
+    app = Writer()
+    async with serve(Starlette(routes=[Route("/", app)])) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+        writer.write(f"{first_line}\r\nHost: g\r\nConnection: close\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            head, _, content = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert (app.taken, content) == (taken, body)
+
+
+async def test_a_reply_that_is_through_is_forgotten(serve: Serve) -> None:
+    """At once, though scope and reply know each other: the garbage collector has nothing to do."""
+    found: list[Callable[[], object]] = []
+
+    async def hello(request: Request) -> Response:
+        found.append(request.scope["extensions"][WRITE])
+        return Response("Hello")
+
+    gc.disable()
+    try:
+        async with serve(Starlette(routes=[Route("/", hello)])) as url, httpx.AsyncClient(verify=NO_TLS) as client:
+            await client.get(url)
+            await client.get(url)
+            assert found[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

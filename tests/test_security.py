@@ -20,11 +20,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.conftest import Alone, Serve
+from tests.each import each
 from tests.fake_engine import EnginesInPlace, Stream, chat_events, whole
 from vllama.app import create_app
 from vllama.engine.command import engine_environment
 from vllama.engine.install import Environment, Profile
-from vllama.framing import stream
 from vllama.gateway import Gateway
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
@@ -34,6 +34,7 @@ from vllama.security.hosts import names_this_machine
 from vllama.security.keys import any_valid, digest
 from vllama.security.origins import read_origin
 from vllama.security.refusals import Refusals
+from vllama.streams import begin, poured
 
 
 @dataclass
@@ -68,11 +69,11 @@ async def _fail(_request: Request) -> Response:
 
 
 async def _stream(request: Request) -> Response:
-    async def lines() -> AsyncGenerator[list[bytes], None]:
-        yield [b"{}"]
-        yield [b"{}"]
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"{}\n"
+        yield b"{}\n"
 
-    return await stream(request, lines())
+    return await begin(request, poured(chunks()), "application/x-ndjson", b"")
 
 
 def _no_engine(_model: Model) -> NoReturn:
@@ -104,7 +105,7 @@ PAGES = Guard(origins=["https://app.example.com", "https://*.example.org", "chro
 KEYED = Guard(origins=PAGES.origins, keys=[digest("right"), digest("too")])
 
 
-@pytest.mark.parametrize(
+@each(
     "origin",
     [
         *("http://localhost", "https://localhost", "http://localhost:3000", "https://localhost:1"),
@@ -128,15 +129,15 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("origin", REFUSED)
+@each("origin", REFUSED)
 async def test_pages_that_are_refused(listen: Listen, origin: str) -> None:
     reply = await exchange(await listen(PAGES), f"GET / HTTP/1.1\nHost: other\nOrigin: {origin}")
     assert (reply.status, reply.body, reply.allowed_origin) == (403, b"", [])
 
 
 @pytest.mark.parametrize("guard", [PAGES, KEYED], ids=["without keys", "with keys"])
-@pytest.mark.parametrize("path", ["/", "/api/chat", "/v1/messages", "/nothing", "/fail"])
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+@each("path", ["/", "/api/chat", "/v1/messages", "/nothing", "/fail"])
+@each("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
 async def test_a_refused_page_is_refused_everything(listen: Listen, method: str, path: str, guard: Guard) -> None:
     reply = await exchange(await listen(guard), f"{method} {path} HTTP/1.1\nHost: g\nOrigin: https://evil.example")
     assert (reply.status, reply.body) == (403, b"")
@@ -208,7 +209,7 @@ async def test_options_without_an_origin(listen: Listen, path: str) -> None:
     assert (reply.status, reply.body, reply.allowed_origin) == (204, b"", [])
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "origin"),
     [
         ("https://App.Example.com", "https://app.example.com"),
@@ -223,7 +224,7 @@ def test_origins_are_read(text: str, origin: str) -> None:
     assert read_origin(text) == origin
 
 
-@pytest.mark.parametrize("text", ["", "example.com", "localhost:3000", "null", "https://", "http://a http://b", "*.*"])
+@each("text", ["", "example.com", "localhost:3000", "null", "https://", "http://a http://b", "*.*"])
 def test_what_is_no_origin(text: str) -> None:
     with pytest.raises(ValueError, match=r": write "):
         read_origin(text)
@@ -244,20 +245,20 @@ BAD_HOSTS = [
 ]
 
 
-@pytest.mark.parametrize("host", [*GOOD_HOSTS, socket.gethostname().upper(), socket.gethostname() + ":11434"])
+@each("host", [*GOOD_HOSTS, socket.gethostname().upper(), socket.gethostname() + ":11434"])
 async def test_names_of_this_machine(listen: Listen, host: str) -> None:
     reply = await exchange(await listen(LOOPBACK), f"GET / HTTP/1.1\nHost: {host}")
     assert (reply.status, reply.body) == (200, b"Ollama is running")
 
 
-@pytest.mark.parametrize("host", BAD_HOSTS)
+@each("host", BAD_HOSTS)
 async def test_other_names(listen: Listen, host: str) -> None:
     for first_line in ("GET /", "POST /api/chat", "GET /nothing", "OPTIONS /"):
         reply = await exchange(await listen(LOOPBACK), f"{first_line} HTTP/1.1\nHost: {host}")
         assert (reply.status, reply.body) == (403, b"")
 
 
-@pytest.mark.parametrize("host", [*GOOD_HOSTS, *BAD_HOSTS])
+@each("host", [*GOOD_HOSTS, *BAD_HOSTS])
 async def test_any_name_where_others_may_ask(listen: Listen, host: str) -> None:
     assert (await exchange(await listen(PAGES), f"GET / HTTP/1.1\nHost: {host}")).status == 200
 
@@ -324,7 +325,7 @@ MISSING = (
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("header", "text"),
     [
         ("Accept: */*", MISSING),
@@ -364,7 +365,7 @@ async def test_anthropics_clients_are_refused_in_their_own_words(listen: Listen)
     assert body == {"type": "error", "error": {"type": "authentication_error", "message": MISSING}}
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "status"),
     [
         *(("GET /", 200), ("HEAD /", 200), ("GET /api/version", 200), ("HEAD /api/version", 200), ("GET /health", 200)),

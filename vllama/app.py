@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
-from vllama.bodies import BodyTooLargeError
+from vllama.admission import Entrance
+from vllama.bodies import UnreadBodyError
 from vllama.dialects import dialect_of
 from vllama.errors import ApiError, VllamaError
 from vllama.framing import ClientLeft, HangUp
@@ -91,7 +92,7 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
         lifespan=lifespan,
         exception_handlers={
             ApiError: _api_error,
-            BodyTooLargeError: _too_large,
+            UnreadBodyError: _unread,
             VllamaError: _vllama_error,
             ClientLeft: _client_left,
             ClientDisconnect: _client_left,
@@ -102,7 +103,8 @@ def create_app(gateway: Gateway, guard: Guard = _EVERYONE) -> Starlette:
     app.state.gateway = gateway
     app.router.redirect_slashes = False  # _slashes() does it, with Ollama's status codes
     # Around Starlette's own middleware, whose answer to an unexpected error a web page must be able to read too.
-    app.middleware_stack = guard.before(app.build_middleware_stack())
+    entrance = Entrance(app.build_middleware_stack(), lambda: app.state.gateway.admission)
+    app.middleware_stack = guard.before(entrance)
     return app
 
 
@@ -124,7 +126,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
     return error_response(request, error.status, error.message)
 
 
-async def _too_large(request: Request, error: Exception) -> Response:
+async def _unread(request: Request, error: Exception) -> Response:
     return HangUp(await _api_error(request, error))
 
 

@@ -20,6 +20,10 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
+_PAUSE_S = 5
+"""At most, until a client is to come again: most requests end within that, and clients that stand by it wait for no
+longer than a person would. When within it is drawn by lot: those who are refused together are not to return together.
+"""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -31,9 +35,11 @@ class Dialect:
     event: str = ""
 
     def response(self, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        body = self.body(status, message)
+        body, headers = self.body(status, message), dict(headers or {})
         if "request_id" in body:
-            headers = {**(headers or {}), "request-id": body["request_id"]}
+            headers["request-id"] = body["request_id"]
+        if status == 503:
+            headers["Retry-After"] = str(1 + secrets.randbelow(_PAUSE_S))
         return JSONResponse(body, status, headers)
 
     def error_event(self, status: int, message: str) -> bytes:

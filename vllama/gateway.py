@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from vllama.admission import Admission
 from vllama.engine.client import EngineClient
 from vllama.engine.standby import Standby
 from vllama.engine.stats import Stats
@@ -31,9 +32,10 @@ class Gateway:
 
     standby: who forks the engines, started and closed by the application. store: where made and pulled models are kept,
     None where the models are somebody else's. preload: what to load at once, in this order. on_gpu: whether loaded
-    models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked. trusts_templates:
-    whether clients may send chat templates of their own. stats: of the engines. show_loads: tells people who see the
-    server's log how far the loading of models is. stopping: nothing that only watches goes on.
+    models take a GPU's memory. max_body: most bytes of a request's body, as it arrives and unpacked. admission: how
+    many requests are let in. trusts_templates: whether clients may send chat templates of their own. stats: of the
+    engines. show_loads: tells people who see the server's log how far the loading of models is. stopping: nothing that
+    only watches goes on.
     """
 
     catalogue: Catalogue
@@ -44,6 +46,7 @@ class Gateway:
     preload: Sequence[Model] = ()
     on_gpu: bool = True
     max_body: int = 256 * 2**20
+    admission: Admission = field(default_factory=Admission)
     trusts_templates: bool = False
     stats: Stats = field(default_factory=Stats)
     show_loads: ShowLoads = field(default_factory=LoadLog)

@@ -1,8 +1,16 @@
-"""HTTP/1.1 as uvicorn speaks it, what it lacks of HTTP/1.0, and a limit that it does not know."""
+"""HTTP/1.1 as uvicorn speaks it, but with bodies that need no coroutine for each of their parts; what it lacks of
+HTTP/1.0; and limits that it does not know.
+"""
 
+import asyncio
+import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from vllama.overload import Bound
+from vllama.streams import WRITE
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
@@ -12,12 +20,23 @@ MAX_HEAD_BYTES = 2**20
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, with an end to a request's head, and to replies for HTTP/1.0, such as nginx's: it knows no chunks."""
+    """uvicorn's, with an end to a request's head, and to replies for HTTP/1.0, such as nginx's: it knows no chunks.
+
+    bound: on connections. More are closed at once, while there are files left to open.
+    """
+
+    bound = Bound(sys.maxsize, "connections")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = True
         self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.bound.most:
+            self.bound.note()
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -32,8 +51,32 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head = False
+        # Before anything was sent: its task has not begun to run.
         if self.scope["http_version"] == "1.0":
-            self.cycle.__class__ = _UntilClosed  # before anything was sent: its task has not begun to run
+            self.cycle.__class__ = _UntilClosed
+        else:
+            self.cycle.__class__ = _InChunks
+            assert isinstance(self.cycle, _InChunks)
+            # Weak, as the cycle holds the scope: else both would wait for the garbage collector.
+            self.scope["extensions"] = {WRITE: weakref.WeakMethod(self.cycle.write)}  # type: ignore[dict-item]
+
+
+def bounded(connections: int) -> type[Protocol]:
+    """The protocol for as many clients at a time."""
+    bound = Bound(connections, "the number of connections for which there are open files")
+    return type("BoundedProtocol", (Protocol,), {"bound": bound})
+
+
+class _InChunks(RequestResponseCycle):
+    """A reply that takes what follows in its body at once, where nothing is to be waited for."""
+
+    def write(self, data: bytes) -> bool:
+        """Returns False, and takes nothing, where `send` is to decide."""
+        if self.flow.write_paused or not self.chunked_encoding or self.response_complete or not data:
+            return False
+        if not self.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
 
 class _UntilClosed(RequestResponseCycle):

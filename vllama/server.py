@@ -16,6 +16,8 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from vllama import descriptors
+from vllama.admission import Admission, admission
 from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
@@ -31,7 +33,7 @@ from vllama.models.names import is_valid, parse
 from vllama.models.sources import Inspector, cached_models, read_models, stored_models, trained_models
 from vllama.models.store import Store
 from vllama.progress_log import ShowLoads
-from vllama.protocol import Protocol
+from vllama.protocol import bounded
 from vllama.scheduling.attached import AttachedScheduler
 from vllama.scheduling.local import LocalScheduler
 from vllama.security.guard import Guard
@@ -54,6 +56,7 @@ def run(settings: Settings, install: Install, show_loads: ShowLoads | None = Non
     What can be wrong is found out before anything starts: raises ConfigError or InstallError.
     """
     _configure_logging(settings.log_level)
+    descriptors.raise_limit()
     for variable, meant in unknown_variables(os.environ):
         logger.warning("nothing reads %s%s", variable, f": did you mean {meant}?" if meant else "")
     with contextlib.ExitStack() as stack:
@@ -67,7 +70,7 @@ def run(settings: Settings, install: Install, show_loads: ShowLoads | None = Non
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=Protocol,
+            http=bounded(app.state.gateway.admission.connections),
             ws="none",
             log_config=None,
             access_log=settings.log_level == "debug",
@@ -213,6 +216,7 @@ def local_app(
         loader,
         keep_alive=settings.keep_alive,
         max_queue=settings.max_queue,
+        max_requests=settings.max_requests_per_engine,
         max_loaded=_max_loaded(settings, environment.profile),
         pinned=_keys(catalogue, settings.pin),
         warm=_keys(catalogue, settings.keep_warm),
@@ -224,7 +228,7 @@ def local_app(
     on_gpu = environment.profile is not Profile.CPU
     gateway = Gateway(
         catalogue, scheduler, standby=standby, store=store, preload=preload, on_gpu=on_gpu,
-        max_body=_max_body(settings), trusts_templates=_trusts_templates(settings),
+        max_body=_max_body(settings), admission=_admission(settings), trusts_templates=_trusts_templates(settings),
     )  # fmt: skip
     return create_app(gateway, _guard(settings, loopback))
 
@@ -262,13 +266,19 @@ def attached_app(settings: Settings, *, loopback: bool = False) -> Starlette:
     assert settings.engine_url is not None
     client = EngineClient(settings.engine_url, settings.engine_api_key)
     catalogue = Catalogue([])
-    scheduler = AttachedScheduler(client, catalogue)
-    gateway = Gateway(catalogue, scheduler, attached=client, max_body=_max_body(settings))
+    scheduler = AttachedScheduler(client, catalogue, settings.max_requests_per_engine)
+    gateway = Gateway(
+        catalogue, scheduler, attached=client, max_body=_max_body(settings), admission=_admission(settings)
+    )
     return create_app(gateway, _guard(settings, loopback))
 
 
 def _max_body(settings: Settings) -> int:
     return settings.max_body_mb * 2**20
+
+
+def _admission(settings: Settings) -> Admission:
+    return admission(settings.max_requests, _max_body(settings), descriptors.limit())
 
 
 def _guard(settings: Settings, loopback: bool) -> Guard:

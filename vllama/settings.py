@@ -70,7 +70,12 @@ class Settings(BaseSettings):
         description="API keys: each client must send one of them, as a Bearer token (Ollama's clients take it from "
         "OLLAMA_API_KEY) or as x-api-key. None given: everyone is let in.",
     )
-    max_body_mb: int = Field(256, ge=1, description="Largest body of a request in MiB, as it arrives and unpacked.")
+    max_body_mb: int = Field(
+        256,
+        ge=1,
+        description="Largest body of a request in MiB, as it arrives and unpacked. Those of all requests hold at most "
+        "four times as much together.",
+    )
     preload: Annotated[list[str], NoDecode] = Field(
         default_factory=list, description="Models to load at once, in this order, instead of at the first request."
     )
@@ -182,6 +187,15 @@ class Settings(BaseSettings):
     )
     max_queue: int = Field(
         512, ge=1, description="Most requests that wait for a model to load. Alias: OLLAMA_MAX_QUEUE."
+    )
+    max_requests: int | None = Field(
+        None,
+        ge=1,
+        description="Most requests in flight in all; more are refused at once, with 503. Default: 4096, or fewer where "
+        "the process may open few files.",
+    )
+    max_requests_per_engine: int = Field(
+        2048, ge=1, description="Most requests in flight on one engine, with those that wait for it."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug also logs each request. Alias: OLLAMA_DEBUG=1 means debug."

@@ -1,21 +1,33 @@
-"""Replies that grow, handed to the server piece by piece at the pace of the client."""
+"""Replies that grow, handed to the server piece by piece at the pace of the client.
 
+A token of one costs no task, no future and no middleware: whoever reads it from the engine has it written as it comes.
+"""
+
+import asyncio
 import contextlib
 import types
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-from starlette.types import Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from vllama.framing import Attended, ClientLeft, until_client_leaves
 
 Stream = AsyncGenerator[bytes, "Outlet"]
 """A reply on its way. Yields once, its first bytes; is sent an outlet then, and writes the rest there."""
 
+WRITE = "vllama.write"
+"""An extension of ASGI: it returns a function that takes part of a body at once, or takes nothing and returns False."""
+
 
 class Outlet:
-    """Where the body of a reply goes. send: the server's."""
+    """Where the body of a reply goes. send: ASGI's. write: what `WRITE` returns, of a server that knows it."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, write: Callable[[bytes], bool] | None = None) -> None:
         self._send = send
+        self._write = write
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         """Hand bytes to the server at once. Returns what has to be awaited before more is written, if anything.
@@ -23,6 +35,8 @@ class Outlet:
         No task is needed as long as the server takes them without waiting, which it does until its client is slow: a
         callback of the event loop may write.
         """
+        if self._write is not None and self._write(data):
+            return None
         step = self._send({"type": "http.response.body", "body": data, "more_body": True})
         assert isinstance(step, Coroutine)
         try:
@@ -35,19 +49,21 @@ class Outlet:
         if (held := self.write(data)) is not None:
             await held
 
+    async def end(self, data: bytes = b"") -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
 
 @types.coroutine
 def _rest(step: Coroutine[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
     """What is left of a coroutine that was begun outside of a task, and waits for something."""
     while True:
         try:
-            sent = yield awaited
-        except BaseException as error:
-            resume, value = step.throw, error
-        else:
-            resume, value = step.send, sent
-        try:
-            awaited = resume(value)
+            try:
+                sent = yield awaited
+            except BaseException as error:
+                awaited = step.throw(error)
+            else:
+                awaited = step.send(sent)
         except StopIteration:
             return
 
@@ -56,5 +72,77 @@ async def poured(chunks: AsyncGenerator[bytes, None]) -> Stream:
     """Chunks that are made one after the other, as a stream."""
     async with contextlib.aclosing(chunks):
         outlet = yield await anext(chunks, b"")
-        async for chunk in chunks:
-            await outlet.put(chunk)
+        await _pour(chunks, outlet)
+
+
+async def behind(chunks: AsyncGenerator[bytes, None], stream: Stream) -> Stream:
+    """A stream behind some chunks, or none. It is begun when they are through."""
+    async with contextlib.aclosing(stream), contextlib.aclosing(chunks):
+        chunk = await anext(chunks, None)
+        if chunk is None:
+            outlet = yield await anext(stream)
+        else:
+            outlet = yield chunk
+            await _pour(chunks, outlet)
+            await outlet.put(await anext(stream))
+        await finish(stream, outlet)
+
+
+async def _pour(chunks: AsyncGenerator[bytes, None], outlet: Outlet) -> None:
+    async for chunk in chunks:
+        await outlet.put(chunk)
+
+
+async def finish(stream: Stream, outlet: Outlet) -> None:
+    """Have a stream that gave its first bytes write the rest."""
+    with contextlib.suppress(StopAsyncIteration):
+        await stream.asend(outlet)
+
+
+async def begin(request: Request, stream: Stream, media_type: str, last_words: bytes) -> "StreamResponse":
+    """A streamed response whose first bytes are there: an error before them still gets a status of its own.
+
+    Where there will be none, the stream is closed. last_words: what ends it when the server stops before it is through.
+    """
+    try:
+        first = await until_client_leaves(request, anext(stream))
+    except BaseException:
+        await stream.aclose()
+        raise
+    return StreamResponse(stream, media_type, first=first, last_words=last_words)
+
+
+class StreamResponse(Response):
+    """Has a stream written out, and closes it when the client leaves.
+
+    first: the stream's first bytes, taken from it already. last_words: as in `begin`.
+    """
+
+    def __init__(self, stream: Stream, media_type: str, *, first: bytes, last_words: bytes) -> None:
+        super().__init__(None, headers={"Cache-Control": "no-cache"}, media_type=media_type)
+        self._stream = stream
+        self._first = first
+        self._last_words = last_words
+        # Response counted an empty body; this one has no length yet.
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        extension = scope.get("extensions", {}).get(WRITE)
+        outlet = Outlet(send, extension and extension())
+        async with contextlib.aclosing(self._stream):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await self._send_body(outlet, receive)
+
+    async def _send_body(self, outlet: Outlet, receive: Receive) -> None:
+        try:
+            with contextlib.suppress(ClientLeft), Attended(receive):
+                await self._relay(outlet)
+        except asyncio.CancelledError:
+            # The server cancels what still runs when its time to drain is over; the client is owed a proper end.
+            await outlet.end(self._last_words)
+
+    async def _relay(self, outlet: Outlet) -> None:
+        if self._first:
+            await outlet.put(self._first)
+        await finish(self._stream, outlet)
+        await outlet.end()

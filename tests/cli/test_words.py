@@ -2,12 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
+from tests.each import each
 from vllama.cli._words import go_duration, human_size, human_span, human_time
 
 
-@pytest.mark.parametrize(
+@each(
     ("count", "text"),
     [
         (0, "0 B"),
@@ -26,7 +25,7 @@ def test_sizes(count, text):
     assert human_size(count) == text
 
 
-@pytest.mark.parametrize(
+@each(
     ("span", "text"),
     [
         ({"seconds": 0.9}, "Less than a second"),
@@ -54,7 +53,7 @@ def test_spans(span, text):
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
+@each(
     ("moment", "text"),
     [
         ("2026-11-07T11:00:00Z", "2 weeks ago"),
@@ -69,7 +68,7 @@ def test_moments(moment, text):
     assert human_time(moment, NOW) == text
 
 
-@pytest.mark.parametrize(
+@each(
     ("nanoseconds", "text"),
     [
         (0, "0s"),

@@ -2,8 +2,7 @@
 
 import re
 
-import pytest
-
+from tests.each import each
 from vllama.cli._wrap import Wrapper, harmless
 
 
@@ -24,8 +23,8 @@ def on_screen(printed: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-@pytest.mark.parametrize("size", [1, 3, 1000])
-@pytest.mark.parametrize(
+@each("size", [1, 3, 1000])
+@each(
     ("text", "shown"),
     [
         ("short", "short"),

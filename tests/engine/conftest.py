@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.served import alive
+from vllama.engine import engine as engine_module
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = [sys.executable, "-S", "-m", "vllama_engine"]
@@ -53,7 +54,8 @@ def fake_vllm_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def fake_vllm(fake_vllm_path: str) -> Iterator[FakeVllm]:
+def fake_vllm(fake_vllm_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
+    monkeypatch.setattr(engine_module, "_POLL_S", 0.02)  # it starts in a tenth of a second
     with tempfile.TemporaryDirectory(prefix="vllama-") as folder:  # a test's own folder has too long a path
         yield FakeVllm(Path(folder, "s"), fake_vllm_path)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from vllama.engine.adapters import WITHOUT_ADAPTERS, adapter_launch, adapter_limits, loading_failure
 from vllama.engine.install import Profile
 from vllama.models.adapters import Adapter
@@ -105,7 +106,7 @@ WRAPPED = (
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("said", "text"),
     [
         (

@@ -1,79 +1,28 @@
-"""The connection to an engine: Server-Sent Events in any pieces, and every failure as an EngineError."""
+"""What an engine is asked, and every failure as an EngineError."""
 
 import asyncio
 import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 from aiohttp import web
 
-from tests.fake_engine import FakeEngine, Silence, Stream, asked_twice, events, hang_up, refusal, whole
-from vllama.engine import events as events_module
-from vllama.engine.client import EngineClient, Health, death, server_sent_events
+from tests.engine.conftest import until
+from tests.fake_engine import FakeEngine, Silence, Stream, events, hang_up, refusal, whole
+from vllama.engine.address import Address
+from vllama.engine.client import EngineClient, Health, Response, death
+from vllama.engine.events import Events, data_of
 from vllama.errors import EngineError, EngineGoneError
 from vllama.wire.openai import ModelList
 
 
-async def read(*pieces: bytes) -> list[list[bytes]]:
-    """What the parser makes of a reply that arrives in these pieces."""
-
-    async def iter_any() -> AsyncIterator[bytes]:
-        for piece in pieces:
-            yield piece
-
-    response: Any = SimpleNamespace(content=SimpleNamespace(iter_any=iter_any))
-    return [batch async for batch in server_sent_events(response)]
-
-
-async def flat(*pieces: bytes) -> list[bytes]:
-    return [event for batch in await read(*pieces) for event in batch]
-
-
-STREAM = ': ping\n\ndata: {"a": "é👋"}\n\nevent: error\ndata: {\ndata: }\n\ndata: [DONE]\n\n'.encode()
-EXPECTED = ['{"a": "é👋"}'.encode(), b"{\n}", b"[DONE]"]
-
-
-@pytest.mark.parametrize("stream", [STREAM, STREAM.replace(b"\n", b"\r\n")], ids=["lf", "crlf"])
-async def test_pieces_do_not_matter(stream: bytes) -> None:
-    assert await flat(stream) == EXPECTED
-    assert await flat(*(bytes([byte]) for byte in stream)) == EXPECTED
-    for split in range(len(stream) + 1):
-        assert await flat(stream[:split], stream[split:]) == EXPECTED, split
-
-
-@pytest.mark.parametrize(
-    ("stream", "expected"),
-    [
-        (b"", []),
-        (b"\n\n\n\n", []),
-        (b": only a comment\n\n", []),
-        (b"data:no blank\n\n", [b"no blank"]),
-        (b"data:  two blanks\n\n", [b" two blanks"]),
-        (b"id: 7\nretry: 10\ndata: x\n\n", [b"x"]),
-        (b": comment\ndata: x\n\n", [b"x"]),
-        (b"data: a\n\n\ndata: b\n\n", [b"a", b"b"]),
-        (b"data: last, without a blank line", [b"last, without a blank line"]),
-        (b"garbage\n\ndata: x\n\n", [b"x"]),
-        (b"data: \xff\xfe\n\n", [b"\xff\xfe"]),
-    ],
-)
-async def test_forms_of_events(stream: bytes, expected: list[bytes]) -> None:
-    assert await flat(stream) == expected
-
-
-async def test_events_of_one_read_come_together() -> None:
-    one, two, three = events("1", "2", "3")
-    assert await read(one + two, three) == [[b"1", b"2"], [b"3"]]
-
-
-async def test_an_event_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events_module, "MAX_EVENT_BYTES", 100)
-    assert await flat(b"data: " + 90 * b"x", b"\n\n") == [90 * b"x"]
-    with pytest.raises(EngineError, match="too large"):
-        await flat(b"data: ", 60 * b"x", 60 * b"x", b"\n\n")
+async def follow(response: Response, seen: list[bytes]) -> None:
+    """Append the data of a reply's events as they come."""
+    reader = Events()
+    while data := await response.next():
+        seen += [data_of(block) for block in reader.feed(data)]
 
 
 @pytest.fixture
@@ -91,17 +40,17 @@ async def ask(client: EngineClient, path: str = "/v1/completions", body: bytes |
 async def test_a_cut_stream_is_an_error_after_what_came(engine: FakeEngine, client: EngineClient) -> None:
     reply = Stream(*events("1", "2"), end="cut")
     engine.script(reply)
-    seen = []
+    seen: list[bytes] = []
 
-    async def follow() -> None:
+    async def ask() -> None:
         async with client.request("POST", "/v1/completions", b"{}") as response:
-            async for batch in server_sent_events(response):
-                seen.extend(batch)
-                if b"2" in batch:
-                    reply.may_cut.set()
+            following = asyncio.create_task(follow(response, seen))
+            await until(lambda: b"2" in seen)
+            reply.may_cut.set()
+            await following
 
-    with pytest.raises(EngineError, match="broke off"):
-        await follow()
+    with pytest.raises(EngineGoneError, match="broke off"):
+        await ask()
     assert seen == [b"1", b"2"]
 
 
@@ -124,20 +73,18 @@ async def test_what_had_arrived_before_the_cut_is_given_too(engine: FakeEngine, 
     engine.script(cut)
     seen: list[bytes] = []
 
-    async def follow() -> None:
+    async def ask() -> None:
         async with client.request("POST", "/v1/completions", b"{}") as response:
-            async for batch in server_sent_events(response):
-                seen.extend(batch)
-                first.set()
-                while response.content.total_bytes < len(b"".join(events("1", "2", "3"))):
-                    await asyncio.sleep(0)
-                rest.set()
-                while response.content.exception() is None:
-                    await asyncio.sleep(0)
+            assert await response.next() == events("1")[0]
+            first.set()
+            await until(lambda: response.received == len(b"".join(events("1", "2", "3"))))
+            rest.set()
+            await until(lambda: not response.is_open)
+            await follow(response, seen)
 
     with pytest.raises(EngineGoneError, match="broke off"):
-        await asyncio.wait_for(follow(), 5)
-    assert seen == [b"1", b"2", b"3"]
+        await ask()
+    assert seen == [b"2", b"3"]
 
 
 async def test_what_was_not_read_when_the_engine_is_given_up_is_not_lost(
@@ -146,16 +93,14 @@ async def test_what_was_not_read_when_the_engine_is_given_up_is_not_lost(
     engine.script(Stream(*events("1", "2"), end="hang"))
     seen: list[bytes] = []
 
-    async def follow() -> None:
+    async def ask() -> None:
         async with client.request("POST", "/v1/completions", b"{}") as response:
-            while response.content.total_bytes < len(b"".join(events("1", "2"))):
-                await asyncio.sleep(0)
+            await until(lambda: response.received == len(b"".join(events("1", "2"))))
             await client.close()
-            async for batch in server_sent_events(response):
-                seen.extend(batch)
+            await follow(response, seen)
 
-    with pytest.raises(EngineGoneError):
-        await asyncio.wait_for(follow(), 5)
+    with pytest.raises(EngineGoneError, match="the engine was stopped"):
+        await ask()
     assert seen == [b"1", b"2"]
 
 
@@ -168,7 +113,7 @@ async def test_requests_without_a_byte_of_their_reply_wait(engine: FakeEngine, c
     async with client.request("POST", "/v1/completions", b"{}"):
         assert (client.waiting, client.answered) == (2, 1)
         async with client.request("POST", "/v1/completions", b"{}") as response:
-            assert await anext(aiter(response.content.iter_any())) == b"data: 1\n\n"
+            assert await response.next() == b"data: 1\n\n"
             assert (client.waiting, client.answered) == (2, 2)
     assert client.waiting == 1
     asking.cancel()
@@ -187,7 +132,7 @@ async def test_requests_without_a_byte_of_their_reply_wait(engine: FakeEngine, c
     ],
 )
 async def test_health(engine: FakeEngine, client: EngineClient, behaviour: Any, health: Health) -> None:
-    engine.script(*asked_twice(behaviour))
+    engine.script(behaviour)
     assert await client.health(0.05 if isinstance(behaviour, Silence) else 5.0) is health
     await client.close()
     assert await client.health(5.0) is Health.SILENT
@@ -196,10 +141,10 @@ async def test_health(engine: FakeEngine, client: EngineClient, behaviour: Any, 
 async def test_too_many_open_files_say_nothing_of_the_engine(
     client: EngineClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse() -> NoReturn:
+    async def refuse(*_: object) -> NoReturn:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(client, "_open", refuse)
+    monkeypatch.setattr(Address, "connect", refuse)
     assert await client.health(5.0) is Health.UNKNOWN
 
 
@@ -246,7 +191,7 @@ async def test_leaving_early_aborts_the_request(engine: FakeEngine, client: Engi
     reply = Stream(*events("1"), end="hang")
     engine.script(reply)
     async with client.request("POST", "/v1/completions", b"{}") as response:
-        assert [await anext(aiter(server_sent_events(response)))] == [[b"1"]]
+        assert await response.next() == events("1")[0]
     await asyncio.wait_for(reply.aborted.wait(), 5)
 
 
@@ -308,7 +253,22 @@ async def test_what_is_sent(engine: FakeEngine) -> None:
     assert (posted.method, posted.path, posted.body) == ("POST", "/v1/completions", {"prompt": "x"})
     assert posted.headers["Content-Type"] == "application/json"
     assert (got.method, got.path) == ("GET", "/v1/models")
+    assert posted.headers["Accept-Encoding"] == "identity", "compressing would hold tokens back"
+    assert "Content-Type" not in got.headers
     assert posted.headers["Authorization"] == got.headers["Authorization"] == "Bearer secret"
+
+
+async def test_a_key_that_no_header_can_carry(engine: FakeEngine) -> None:
+    with pytest.raises(EngineError, match="its API key has a character that no header may have"):
+        await ask(EngineClient(engine.url, api_key="secret\r\nX: y"))
+
+
+async def test_connections_are_opened_ahead(engine: FakeEngine, client: EngineClient) -> None:
+    await client.warm(2)
+    engine.script(whole({}))
+    await ask(client)
+    await client.close()
+    await client.warm(2)  # which tells nothing: who asks is told
 
 
 async def test_close_is_safe_before_use_and_twice(engine: FakeEngine) -> None:

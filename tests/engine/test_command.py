@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
 from vllama.engine.command import (
     OWNED_FLAGS,
     Address,
@@ -69,7 +70,7 @@ def no_settings_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(
+@each(
     "arguments",
     [
         "",
@@ -120,7 +121,7 @@ def test_values_of_any_kind(value):
     check_flags([f"--chat-template={value}"], FLAGS)
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "error"),
     [
         ("--max-modl-len 5", "vLLM has no flag --max-modl-len: did you mean --max-model-len?"),
@@ -158,7 +159,7 @@ def test_flags_that_are_refused(arguments, error):
     assert str(raised.value).startswith(error)
 
 
-@pytest.mark.parametrize("name", OWNED_FLAGS)
+@each("name", OWNED_FLAGS)
 def test_every_owned_flag_is_refused_though_vllm_knows_it(name):
     with pytest.raises(ConfigError, match=f"^vLLM's flag {name} cannot be used under vllama: use "):
         check_flags([name, "1"], [*FLAGS, flag("--host"), flag("--root-path")])
@@ -219,7 +220,7 @@ def test_settings_become_flags_and_raw_arguments_come_last():
     assert "auto" not in arguments(chosen)[: -len(user_arguments(chosen))]
 
 
-@pytest.mark.parametrize(
+@each(
     ("parsers", "chosen", "added"),
     [
         (Parsers(), [], []),
@@ -257,7 +258,7 @@ def test_environment():
     }
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     [
         "VLLAMA_ENGINE_API_KEY",
@@ -290,7 +291,7 @@ def test_a_cpu_engine_is_given_a_cache():
     assert "VLLM_CPU_KVCACHE_SPACE" not in engine_environment(environment(), {})
 
 
-@pytest.mark.parametrize(("available", "gib"), [(0, 1), (8, 1), (16, 2), (31, 3), (64, 8), (128, 16), (1024, 16)])
+@each(("available", "gib"), [(0, 1), (8, 1), (16, 2), (31, 3), (64, 8), (128, 16), (1024, 16)])
 def test_size_of_the_cache(available, gib):
     assert cpu_cache_gib(available * 2**30) == gib
 
@@ -304,7 +305,7 @@ def test_what_one_engine_is_started_with():
     assert (variables["A"], variables["B"]) == ("0", "2")
 
 
-@pytest.mark.parametrize(
+@each(
     ("given", "value"),
     [
         ("", None),
@@ -321,7 +322,7 @@ def test_a_value_of_the_users(given, value):
     assert user_value(["--max_model_len", "8k"], "--max-model-len") == "8k"
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "tokens"),
     [
         ("8192", 8192),

@@ -90,8 +90,10 @@ async def test_a_stopped_process(ready: Ready, caplog: pytest.LogCaptureFixture,
     assert await engine.client.fate.learn(0.0) == engine.failure
 
 
-async def test_a_server_that_hangs(ready: Ready) -> None:
+async def test_a_server_that_hangs(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = await ready(asleep="hang")
+    monkeypatch.setattr(health_module, "HUNG_S", 0.5)
+    monkeypatch.setattr(health_module, "PROBE_S", 0.2)
     await change_plan(engine, health="hang")
     await lost(engine)
     assert re.fullmatch(r"it hung: it did not answer /health for \d\.\d s and did nothing meanwhile", engine.failure)

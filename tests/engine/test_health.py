@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from tests.each import each
 from vllama.engine import health as health_module
 from vllama.engine.client import Health
 from vllama.engine.health import PATIENCE_S, PROBE_S, REST_S, Fault, Judge, Look
@@ -45,7 +46,7 @@ HUNG = "it hung: it did not answer /health for 1.5 s and did nothing meanwhile"
 STOPPED = "it hung: process 12 (EngineCor) was stopped (SIGSTOP)"
 
 
-@pytest.mark.parametrize(
+@each(
     ("looks", "fault"),
     [
         ([GOOD, GOOD, GOOD], ""),

@@ -21,12 +21,14 @@ from vllama.engine.leftovers import Identity, Record, Records
 GATEWAY = """
 import asyncio, sys
 from pathlib import Path
+from vllama.engine import health
 from vllama.engine.engine import Engine
 from vllama.engine.plan import LaunchPlan
 from vllama.engine.leftovers import Records
 from tests.engine.conftest import FakeVllm
 
 async def main(socket, path, home, child):
+    health._KIN_S = 0.1
     fake = FakeVllm(Path(socket), path)
     plan = LaunchPlan(fake.command, fake.variables(child=child), f"unix:{socket}", "demo", Path(home, "log"), 20.0)
     engine = Engine(plan, records=Records(Path(home)))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from vllama.engine import parsers
 from vllama.engine.parsers import Parsers, choose_parsers
 
@@ -235,7 +236,7 @@ def test_no_reasoning_parser_without_a_sign_of_thinking(template: str) -> None:
     assert choose_parsers({"model_type": "qwen3"}, template).reasoning is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("template", "tokens", "expected"),
     [
         ("<|python_tag|>", {"<|python_tag|>"}, Parsers("llama3_json")),

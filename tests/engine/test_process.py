@@ -179,12 +179,15 @@ async def test_a_process_that_cannot_be_killed(log: EngineLog, monkeypatch: pyte
     await process.stop(0.1)
 
 
-async def test_the_end_of_the_server_is_told_before_all_is_killed(log: EngineLog) -> None:
+async def test_the_end_of_the_server_is_told_before_all_is_killed(
+    log: EngineLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "_KILL_S", 0.1)
     guard = "import os, sys, time; os.close(int(sys.argv[3])); time.sleep(1000)"
     process = await EngineProcess.launch([sys.executable, "-c", guard, "serve"], {}, log)
     await asyncio.wait_for(process.ending.wait(), 5)
     assert process.returncode is None
-    await process.stop(1.0)
+    await process.stop(0.0)
 
 
 async def test_somebody_else_holds_the_output(log: EngineLog, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
 from vllama.engine.progress import Phase, Progress
 
 STARTS = Path(__file__).with_name("starts")
@@ -101,7 +102,7 @@ def test_a_start_on_a_gpu() -> None:
     assert sum(step.seconds for step in start.steps) == 21.0
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "phase"),
     [
         (WORKER + "Loading model from scratch...", Phase.READING),

@@ -43,8 +43,20 @@ async def make(fake_vllm: FakeVllm, tmp_path: Path) -> AsyncIterator[Make]:
         assert pid is None or not alive([pid])
 
 
+@pytest.fixture(scope="module")
+async def parked(fake_vllm_path: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Standby]:
+    """One for all tests that do it no harm."""
+    variables = FakeVllm(Path(), fake_vllm_path).variables()
+    standby = Standby([*LAUNCHER, "standby"], variables, tmp_path_factory.mktemp("standby") / "log")
+    standby.start()
+    await until(lambda: standby.state is StandbyState.PARKED)
+    yield standby
+    await asyncio.wait_for(standby.close(), 5)
+
+
 @pytest.fixture
-async def parked(make: Make) -> Standby:
+async def mortal(make: Make) -> Standby:
+    """One that a test may end."""
     standby = make()
     await until(lambda: standby.state is StandbyState.PARKED)
     return standby
@@ -126,16 +138,16 @@ async def test_one_for_all_engines(parked: Standby, fake_vllm: FakeVllm, tmp_pat
 
 
 async def test_engines_outlive_the_standby_which_is_replaced(
-    parked: Standby, fake_vllm: FakeVllm, log: EngineLog
+    mortal: Standby, fake_vllm: FakeVllm, log: EngineLog
 ) -> None:
-    first = parked.pid
+    first = mortal.pid
     assert first is not None
-    async with forked(parked, fake_vllm, log, end="hang") as process:
+    async with forked(mortal, fake_vllm, log, end="hang") as process:
         await until(lambda: "hello" in log.tail)
         os.kill(first, signal.SIGKILL)
-        await until(lambda: parked.state is not StandbyState.PARKED)
-        await until(lambda: parked.state is StandbyState.PARKED)
-        assert parked.pid not in (first, None)
+        await until(lambda: mortal.state is not StandbyState.PARKED)
+        await until(lambda: mortal.state is StandbyState.PARKED)
+        assert mortal.pid not in (first, None)
         assert len(alive(session_members(process.pid))) == 2
         await process.stop(5.0)
         assert process.returncode == 7
@@ -181,15 +193,15 @@ async def test_an_import_that_hangs_is_ended(
 
 
 async def test_a_stopped_standby_is_replaced(
-    parked: Standby, fake_vllm: FakeVllm, log: EngineLog, monkeypatch: pytest.MonkeyPatch
+    mortal: Standby, fake_vllm: FakeVllm, log: EngineLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standby_module, "_FORK_S", 0.2)
-    first = parked.pid
+    first = mortal.pid
     assert first is not None
     os.kill(first, signal.SIGSTOP)
     with pytest.raises(StandbyError, match="did not fork within"):
-        await EngineProcess.launch(fake_vllm.command, fake_vllm.variables(), log, parked)
-    await until(lambda: parked.state is StandbyState.PARKED and parked.pid != first)
+        await EngineProcess.launch(fake_vllm.command, fake_vllm.variables(), log, mortal)
+    await until(lambda: mortal.state is StandbyState.PARKED and mortal.pid != first)
 
 
 async def test_no_interpreter(make: Make) -> None:

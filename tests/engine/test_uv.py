@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.each import each
 from vllama.engine import _uv
 from vllama.engine._uv import InstallStep, UvError, UvProgress, bound_process, clean_environ, find_uv, run_uv
 from vllama.engine._uv_errors import explain, is_missing_torch
@@ -23,7 +24,7 @@ COMPLETE = "correct the configured package index, or add what is missing to a fo
 HERE = f"the engine's packages do not fit together on {TAG}, {platform.machine()}"
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     [
         "PATH", "HOME", "TMPDIR", "HTTPS_PROXY", "no_proxy", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
@@ -36,7 +37,7 @@ def test_variables_that_are_kept(name):
     assert clean_environ({name: "1"}) == {name: "1"}
 
 
-@pytest.mark.parametrize(
+@each(
     "name",
     [
         "PYTHONPATH", "PYTHONHOME", "PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "CONDA_PREFIX", "UV",
@@ -170,7 +171,7 @@ def test_download_of_unknown_size():
     assert steps == [InstallStep("downloading", None, "torch done")]
 
 
-@pytest.mark.parametrize(
+@each(
     ("output", "expected"),
     [
         pytest.param(
@@ -335,7 +336,7 @@ def test_explanations(output, expected):
     assert str(explain(output, Path("/home/of/vllama"))) == expected
 
 
-@pytest.mark.parametrize(
+@each(
     ("output", "missing"),
     [
         ("Because there is no version of torch{platform_machine == 'x86_64'}==2.13.0+cpu and", True),

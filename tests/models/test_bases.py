@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
 from vllama import demo
 from vllama.errors import ConfigError
 from vllama.models import hub
@@ -31,7 +32,7 @@ def wants(base: str, given: str = "") -> Base:
     return base_of(replace(ADAPTER, base=base), "parrot", KNOWN, given)
 
 
-@pytest.mark.parametrize(
+@each(
     ("base", "name"),
     [
         ("demo", "demo"),
@@ -82,7 +83,7 @@ def refused(call: Callable[[], object]) -> str:
 BY_HAND = f"--lora parrot={ADAPTER.path}@BASE"
 
 
-@pytest.mark.parametrize(
+@each(
     ("base", "given", "told"),
     [
         ("", "", f"the adapter parrot ({ADAPTER.path}) does not tell its base model: name it: {BY_HAND}"),

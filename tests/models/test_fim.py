@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
+from tests.each import each
 from vllama.models.fim import fim_format, fim_prompt
 
 QWEN = {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|im_start|>"}
@@ -13,7 +12,7 @@ MISTRAL = {"[SUFFIX]", "[PREFIX]", "[INST]"}
 LLAMA = {"\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "tokens", "prompt"),
     [
         ("/m/Qwen2.5-Coder-7B", QWEN, "<|fim_prefix|>a{}<|fim_suffix|>{b}<|fim_middle|>"),

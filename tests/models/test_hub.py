@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.each import each
 from tests.hub_server import COMMIT, Hub, serving
 from vllama.errors import ConfigError
 from vllama.models import hub
@@ -92,19 +93,33 @@ async def test_a_cut_connection_is_resumed(server: Hub) -> None:
     assert resumed_at(server) == [2 * 2**20]  # of half the file, whole pieces
 
 
-async def test_a_download_that_was_ended_is_resumed(server: Hub) -> None:
+async def test_a_download_that_is_cancelled_ends_at_once_and_is_resumed(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     server.repos["org/model"] = MODEL | {"model.safetensors": WEIGHTS}
     server.stalled = {"model.safetensors"}
     arrived = asyncio.Event()
+    workers: list[asyncio.subprocess.Process] = []
+    start = hub._start_worker
+
+    async def remember(repo: str, revision: str | None) -> asyncio.subprocess.Process:
+        workers.append(await start(repo, revision))
+        return workers[-1]
 
     def report(progress: DownloadProgress) -> None:
         if progress.completed >= 2**20:
             arrived.set()
 
+    monkeypatch.setattr(hub, "_start_worker", remember)
     first = asyncio.create_task(download("org/model", revision=None, report=report))
     await arrived.wait()
+    assert TOKEN not in " ".join(psutil.Process(workers[0].pid).cmdline())
     first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert not psutil.pid_exists(workers[0].pid)
+    assert cached_snapshot("org/model") is None
     server.stalled.clear()
     path = await download("org/model", revision=None, report=ignore)
     assert (path / "model.safetensors").read_bytes() == WEIGHTS
@@ -204,28 +219,6 @@ async def stalled(server: Hub) -> None:
     await asyncio.to_thread(server.stalling.wait, 30)
 
 
-async def test_cancelled_in_the_middle(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    server.repos["org/model"] = MODEL
-    server.stalled = {"model.safetensors"}
-    workers: list[asyncio.subprocess.Process] = []
-    start = hub._start_worker
-
-    async def remember(repo: str, revision: str | None) -> asyncio.subprocess.Process:
-        workers.append(await start(repo, revision))
-        return workers[0]
-
-    monkeypatch.setattr(hub, "_start_worker", remember)
-    task = asyncio.create_task(download("org/model", revision=None, report=ignore))
-    await stalled(server)
-    assert TOKEN not in " ".join(psutil.Process(workers[0].pid).cmdline())
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert not psutil.pid_exists(workers[0].pid)
-    assert cached_snapshot("org/model") is None
-
-
 async def test_the_worker_ends_with_its_parent(server: Hub) -> None:
     server.repos["org/model"] = MODEL
     server.stalled = {"model.safetensors"}
@@ -286,7 +279,7 @@ async def test_no_repository_id() -> None:
             await download(text, revision=None, report=ignore)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("Qwen/Qwen3-4B", True),
@@ -396,7 +389,7 @@ def test_a_complete_repository_is_read_once(
     assert cached_snapshot("org/model") is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("names", "wanted"),
     [
         (MODEL, WANTED),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
 from vllama.models import library
 from vllama.models.hub import is_hub_id
 from vllama.models.names import parse
@@ -43,7 +44,7 @@ def test_each_entry() -> None:
         assert 0.4 < entry.size / count < 4.5, name  # bytes for each parameter: four bits to thirty-two
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "expected"),
     [
         ("llama3.2", "meta-llama/Llama-3.2-3B-Instruct"),
@@ -72,7 +73,7 @@ def test_what_is_no_family_has_no_tags() -> None:
     assert library.tags(parse("no-such-model")) == ()
 
 
-@pytest.mark.parametrize(
+@each(
     ("converted", "original"),
     [
         ("bartowski/Qwen2.5-7B-Instruct-GGUF", "Qwen/Qwen2.5-7B-Instruct"),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.each import each
 from tests.models.conftest import Build
 from vllama import demo
 from vllama.errors import ConfigError
@@ -130,7 +131,7 @@ ROLES = ("system", "user", "assistant")
 NO_ROLE = 'message role must be one of "system", "user", or "assistant"'
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("SYSTEM Be brief.", Modelfile(system="Be brief.")),
@@ -173,7 +174,7 @@ def test_what_a_model_is_made_of() -> None:
     assert recipe == Recipe((Command("from", "me/base:7b", 3),), (Command("adapter", "./a", 1),))
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "line", "message"),
     [
         ("FORM demo", 1, COMMANDS),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
 from vllama.errors import ConfigError
 from vllama.models.names import (
     InvalidName,
@@ -17,7 +18,7 @@ from vllama.models.names import (
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "short", "qualified"),
     [
         ("llama3.2", "llama3.2:latest", "registry.ollama.ai/library/llama3.2:latest"),
@@ -56,7 +57,7 @@ def test_parse(text: str, short: str, qualified: str | None) -> None:
         assert name.qualified == qualified
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",
@@ -142,7 +143,7 @@ def test_key_ignores_case() -> None:
     assert parse("me/llama").key != parse("me/llama:7b").key
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "hub_id"),
     [
         ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B"),
@@ -157,7 +158,7 @@ def test_hub_id(text: str, hub_id: str | None) -> None:
     assert parse(text).hub_id == hub_id
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "remote"),
     [
         ("x:cloud", True),
@@ -206,7 +207,7 @@ def test_garbage_is_parsed_or_refused_as_invalid() -> None:
         assert all((name.host, name.namespace, name.model, name.tag))
 
 
-@pytest.mark.parametrize(
+@each(
     ("source", "name"),
     [
         ("/models/My Model v1.5/", "My-Model-v1.5"),
@@ -255,7 +256,7 @@ def test_names_from_any_source_are_valid() -> None:
         assert is_valid(name_from_source(source)), source
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("qwen=/models/qwen", ("qwen", "/models/qwen")),

@@ -4,8 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
+from tests.each import each
 from tests.models.conftest import QWEN3, Build
 from vllama.models._safetensors import Tensor
 from vllama.models.inspect import inspect
@@ -76,7 +75,7 @@ def test_old_clients_see_from_a_key_that_a_model_sees(build: Build) -> None:
     assert model_info(local(build(config)))["qwen3_vl.vision.block_count"] == 27
 
 
-@pytest.mark.parametrize(
+@each(
     ("count", "text"),
     [
         (7_615_616_512, "7.6B"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.each import each
 from tests.models.conftest import Build
 from vllama import demo
 from vllama.errors import ConfigError
@@ -188,7 +189,7 @@ def test_two_models_of_one_name(arguments: list[str], name: str) -> None:
     assert str(error.value) == f"two models are named {name}: give one another name: --model NAME=SOURCE"
 
 
-@pytest.mark.parametrize(
+@each(
     ("argument", "text"),
     [
         ("nonsense", f"there is no model 'nonsense': {HELP}"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.each import each
 from vllama.errors import ConfigError
 from vllama.models.blobs import Blobs, DigestMismatchError, read_digest
 from vllama.models.names import parse
@@ -194,7 +195,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         Store(tmp_path / "models").write(parse("a"), Manifest(weights=DEMO))
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "digest"),
     [
         (f"sha256:{'a' * 64}", f"sha256:{'a' * 64}"),

@@ -4,9 +4,9 @@ import errno
 import os
 
 import httpx2
-import pytest
 from huggingface_hub import errors
 
+from tests.each import each
 from vllama.models._worker import classify, is_transient
 from vllama.models.hub import ERRORS
 
@@ -16,7 +16,7 @@ def refused(status: int, kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPErr
     return kind("no", response=httpx2.Response(status, headers={"X-Error-Code": code}, request=request))
 
 
-@pytest.mark.parametrize(
+@each(
     ("error", "kind", "transient"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no_space", False),

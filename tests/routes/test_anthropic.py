@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import CITY_SCHEMA, WEATHER_TOOL, by_name
 from vllama.errors import EngineError
@@ -295,7 +296,7 @@ async def test_the_official_client_sees_an_engine_go(alone: Alone) -> None:
 # Refusals
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "status", "expected"),
     [
         (b"", 400, error("EOF", "invalid_request_error")),

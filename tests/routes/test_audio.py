@@ -7,6 +7,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone
+from tests.each import each
 from tests.fake_engine import Stream, events, refusal, whole
 from vllama.models.model import Model
 from vllama.models.names import parse
@@ -43,7 +44,7 @@ async def test_the_form_is_handed_on(hearing: Alone, path: str) -> None:
         assert f'name="{field}"\r\n\r\n{value}\r\n' in asked.body
     assert "Ears" not in asked.body
     assert 'name="timestamp_granularities[]"\r\n\r\nsegment\r\n' in asked.body
-    assert 'Content-Type: audio/wav\r\nContent-Disposition: form-data; name="file"; filename="hello.wav"' in asked.body
+    assert 'Content-Disposition: form-data; name="file"; filename="hello.wav"\r\nContent-Type: audio/wav' in asked.body
     assert "\r\n\r\nRIFF....WAVE\r\n" in asked.body
 
 
@@ -93,7 +94,7 @@ async def test_an_engine_without_the_route(hearing: Alone) -> None:
 # Refusals, in the order in which they are found
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "files", "status", "expected"),
     [
         ({}, {"other": ("a", b"x")}, 400, error("model is required")),

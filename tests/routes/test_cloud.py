@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.each import each
 from tests.test_gateway import SAY
 
 
@@ -18,7 +19,7 @@ async def test_no_model_is_recommended(api: httpx.AsyncClient) -> None:
     assert (response.status_code, response.json()) == (200, {"recommendations": []})
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path", "content", "status", "text"),
     [
         ("POST", "/api/me", b"", 401, "unauthorized"),
@@ -38,8 +39,8 @@ async def test_refusals(api: httpx.AsyncClient, method: str, path: str, content:
     assert (response.status_code, response.json()) == (status, {"error": text})
 
 
-@pytest.mark.parametrize("name", ["gpt-oss:20b-cloud", "Nope:CLOUD", "demo:cloud"])
-@pytest.mark.parametrize(
+@each("name", ["gpt-oss:20b-cloud", "Nope:CLOUD", "demo:cloud"])
+@each(
     ("path", "body", "text"),
     [
         ("/api/show", {}, "remote model details are unavailable"),

@@ -13,6 +13,7 @@ import ollama
 import pytest
 
 from tests.conftest import Alone
+from tests.each import each
 from tests.models.conftest import QWEN3, safetensors
 from vllama import demo
 from vllama.engine.client import EngineClient
@@ -307,7 +308,7 @@ FROM = {"from": "demo"}
 DIGEST = "sha256:" + "0" * 64
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "status", "text"),
     [
         ({"model": ""}, 400, "invalid model name"),
@@ -360,7 +361,7 @@ DIGEST = "sha256:" + "0" * 64
         ({"model": "Demo"} | FROM, 400, "demo:latest is one of the server's own models"),
     ],
 )
-@pytest.mark.parametrize("stream", [True, False])
+@each("stream", [True, False])
 async def test_refusals(library: Library, body: dict[str, Any], status: int, text: str, stream: bool) -> None:
     alone, store = library
     response = await alone.api.post("/api/create", json={"model": "mine", "stream": stream} | body)

@@ -7,6 +7,7 @@ import ollama
 import pytest
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 
 QUESTIONS = {"colour": {"type": "choice", "instructions": "Which colour?", "criteria": {"blue": None, "red": None}}}
 BODY: dict[str, Any] = {"model": "Demo", "state": "The sky is blue.", "questions": QUESTIONS}
@@ -29,7 +30,7 @@ async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
     await client.close()
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "status", "text"),
     [
         ({"model": ""}, 400, "model is required"),

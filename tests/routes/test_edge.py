@@ -1,8 +1,5 @@
 """Model names and texts at the edge."""
 
-import re
-import time
-
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,7 +7,7 @@ from starlette.requests import Request
 from vllama.errors import ApiError, ConfigError
 from vllama.models.model import Model
 from vllama.models.names import parse
-from vllama.routes._edge import find_model, gateway_of, quote, timestamp
+from vllama.routes._edge import find_model, gateway_of, quote
 
 DEMO = Model(parse("demo"), source="/demo", engine_name="demo")
 BROKEN = Model(parse("broken"), source="", engine_name="", fault=ConfigError("broken is torn", "mend it"))
@@ -71,23 +68,3 @@ def test_the_gateway():
 @pytest.mark.parametrize(("text", "quoted"), [("x", '"x"'), ('a"b', r'"a\"b"'), ("a\\b", r'"a\\b"'), ("é", '"é"')])
 def test_quotes(text, quoted):
     assert quote(text) == quoted
-
-
-@pytest.mark.parametrize(
-    ("nanoseconds", "text"),
-    [
-        (0, "1970-01-01T00:00:00Z"),
-        (1_500_000_000, "1970-01-01T00:00:01.5Z"),
-        (1_000_000_001, "1970-01-01T00:00:01.000000001Z"),
-        (1_755_000_000_123_456_789, "2025-08-12T12:00:00.123456789Z"),
-        (1_755_000_000_123_456_000, "2025-08-12T12:00:00.123456Z"),
-        (1_755_000_010_000_000_000, "2025-08-12T12:00:10Z"),
-    ],
-)
-def test_timestamps(monkeypatch, nanoseconds, text):
-    monkeypatch.setattr(time, "time_ns", lambda: nanoseconds)
-    assert timestamp() == text
-
-
-def test_now():
-    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", timestamp())

@@ -13,6 +13,7 @@ import ollama
 import pytest
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Silence, asked_twice, hang_up, refusal, whole
 
 EMBED, LEGACY, OPENAI = "/api/embed", "/api/embeddings", "/v1/embeddings"
@@ -208,7 +209,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "body", "status", "text"), REFUSED)
+@each(("path", "body", "status", "text"), REFUSED)
 async def test_refusals(alone: Alone, path: str, body: Any, status: int, text: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = await alone.api.post(path, content=content)

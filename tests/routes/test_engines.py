@@ -29,6 +29,7 @@ from vllama.security.guard import Guard
 from vllama.security.keys import digest
 
 OFF = {"state": "off", "pid": None, "memory": 0, "reason": ""}
+IDLE = {"requests": 0, "max_requests": 4096, "bodies": 0, "max_bodies": 2**30}
 
 
 @dataclass
@@ -57,7 +58,7 @@ def metrics(running: int, waiting: int, tokens: int) -> bytes:
 
 async def test_nothing_is_loaded(alone: Alone) -> None:
     response = await alone.api.get("/api/engines")
-    assert (response.status_code, response.json()) == (200, {"engines": [], "standby": OFF})
+    assert (response.status_code, response.json()) == (200, {"engines": [], "standby": OFF, "gateway": IDLE})
 
 
 async def test_a_loaded_model(alone: Alone) -> None:
@@ -127,7 +128,7 @@ async def test_engines_of_others_are_not_told_of(engine: FakeEngine) -> None:
     catalogue = Catalogue([])
     scheduler = AttachedScheduler(EngineClient(engine.url), catalogue)
     async with client_of(Gateway(catalogue, scheduler)) as api:
-        assert (await api.get("/api/engines")).json() == {"engines": [], "standby": OFF}
+        assert (await api.get("/api/engines")).json() == {"engines": [], "standby": OFF, "gateway": IDLE}
     await scheduler.close()
 
 
@@ -173,7 +174,7 @@ async def watch(alone: Alone) -> AsyncIterator[Events]:
 
 async def test_events(alone: Alone, scheduler: LedScheduler) -> None:
     async with watch(alone) as events:
-        assert await events.next() == ("engines", {"engines": [], "standby": OFF})
+        assert await events.next() == ("engines", {"engines": [], "standby": OFF, "gateway": IDLE})
         scheduler.tell(weights="w", names=("demo:latest",), state=State.STARTING, phase=Phase.IMPORTING)
         name, engine = await events.next()
         assert (name, engine["name"], engine["phase"]) == ("engine", "demo:latest", "importing")

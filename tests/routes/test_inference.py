@@ -11,6 +11,7 @@ import ollama
 import pytest
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Silence, Stream, asked_twice, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import CITY_SCHEMA, COMPLETIONS, by_name
 from vllama.errors import EngineError
@@ -247,8 +248,8 @@ async def test_the_official_client(gateway_url: str, engines: Engines) -> None:
 # Refusals
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
+@each("path", PATHS)
+@each(
     ("body", "text"),
     [
         (b"", "missing request body"),
@@ -378,7 +379,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "fields", "status", "text"), REFUSED)
+@each(("path", "fields", "status", "text"), REFUSED)
 async def test_refusals(
     api: httpx.AsyncClient, engines: Engines, path: str, fields: Any, status: int, text: str
 ) -> None:

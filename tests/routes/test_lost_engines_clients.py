@@ -1,12 +1,13 @@
-"""What the official clients make of an engine that is lost: an exception with the cause, whenever it happens."""
+"""What the official clients make of an engine that is lost: an exception with the cause, whenever it happens.
+
+They are imported when they are used: to do so takes seconds, of each process that collects tests.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pkgutil import resolve_name
 from typing import Any
 
-import anthropic
-import ollama
-import openai
 import pytest
 from aiohttp import web
 
@@ -21,18 +22,24 @@ ASKED: dict[str, Any] = {"model": "demo", "messages": says("Hello!"), "stream": 
 
 
 async def talk_to_openai(url: str) -> AsyncIterator[str]:
+    import openai
+
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         async for chunk in await client.chat.completions.create(**ASKED):
             yield chunk.choices[0].delta.content or ""
 
 
 async def talk_to_anthropic(url: str) -> AsyncIterator[str]:
+    import anthropic
+
     async with anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as client:
         async for event in await client.messages.create(**ASKED, max_tokens=9):
             yield event.delta.text if event.type == "content_block_delta" else ""
 
 
 async def talk_to_ollama(url: str) -> AsyncIterator[str]:
+    import ollama
+
     async with ollama.AsyncClient(host=url) as client:
         async for chunk in await client.chat(**ASKED):
             yield chunk.message.content or ""
@@ -45,12 +52,19 @@ LAST_WORDS = events(
 CLIENTS = pytest.mark.parametrize(
     ("talk", "error"),
     [
-        (talk_to_openai, openai.APIError),
-        (talk_to_anthropic, anthropic.APIStatusError),
-        (talk_to_ollama, ollama.ResponseError),
+        (talk_to_openai, "openai.APIError"),
+        (talk_to_anthropic, "anthropic.APIStatusError"),
+        (talk_to_ollama, "ollama.ResponseError"),
     ],
     ids=["openai", "anthropic", "ollama"],
+    indirect=["error"],
 )
+
+
+@pytest.fixture
+def error(request: pytest.FixtureRequest) -> type[Exception]:
+    """By its name, which is looked up, and with it its client imported, before a test's time begins."""
+    return resolve_name(request.param)
 
 
 def dying(alone: Alone, behaviour: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Behaviour:

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import NO_TLS, RECORDING, Alone, Engines, Serve, local_model
+from tests.conftest import RECORDING, Alone, Engines, Serve, local_model
+from tests.each import each
 from tests.fake_engine import EngineInPlace, EnginesInPlace, whole
 from vllama import demo
 from vllama.app import create_app
@@ -208,7 +209,7 @@ async def greeter(
     scheduler = LocalScheduler(EnginesInPlace(place), keep_alive=300.0, max_queue=16)
     async with (
         serve(create_app(Gateway(Catalogue([model]), scheduler))) as url,
-        httpx.AsyncClient(base_url=url, timeout=1200 if RECORDING else 20, trust_env=False, verify=NO_TLS) as client,
+        httpx.AsyncClient(base_url=url, timeout=1200 if RECORDING else 20, trust_env=False) as client,
     ):
         yield client
 
@@ -265,10 +266,8 @@ TEMPLATES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("brought", TEMPLATES)
-@pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"]
-)
+@each("brought", TEMPLATES)
+@each("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"])
 async def test_a_clients_template_is_refused(alone: Alone, path: str, brought: dict[str, Any]) -> None:
     made(alone, Modelfile(template="{{ messages }}"))
     body = {"model": "made", "prompt": "x", "tokens": [1]} | ASKED.get(path, {}) | brought

@@ -13,6 +13,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import EngineInPlace, Silence
 from vllama import OLLAMA_VERSION, __version__, demo
 from vllama.demo.dialogues import by_name
@@ -175,7 +176,7 @@ async def test_show_of_a_model_without_a_template(api: httpx.AsyncClient) -> Non
     assert (await api.post("/api/show", json={"model": "plain"})).json()["template"] == "{{ .Prompt }}"
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "status", "text"),
     [
         ({}, 400, "model is required"),

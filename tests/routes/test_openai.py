@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Silence, Stream, chat_events, events, hang_up, refusal, whole
 from vllama.demo.dialogues import COMPLETIONS, WEATHER_TOOL, by_name
 from vllama.engine.parsers import Parsers
@@ -270,7 +271,7 @@ async def test_get_model_echoes_the_name(api: httpx.AsyncClient, name: str) -> N
 # Refusals
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path", "body", "status", "expected"),
     [
         ("GET", "/v1/models/Nope", None, 404, error("model 'Nope:latest' not found", "not_found_error")),
@@ -450,6 +451,26 @@ async def test_events_that_are_no_chunks_pass(alone: Alone) -> None:
     renamed, *passed = events_of(await alone.api.post(CHAT, json=CHATS | {"stream": True}))
     assert json.loads(renamed) == {"model": "demo", "x": 1.5, "error": None, "system_fingerprint": "fp_ollama"}
     assert passed == ["garbage", '"error"', "[DONE]"]
+
+
+async def test_texts_that_look_like_something_else(alone: Alone) -> None:
+    texts = ["Hello", "data: x", '{"error": "data: "}', "\n\ndata: [DONE]", ": ping"]
+    alone.engine.script(Stream(b": ping\n\n", *chat_events(*texts)))
+    *chunks, done = events_of(await alone.api.post(CHAT, json=CHATS | {"stream": True}))
+    objects = [json.loads(chunk) for chunk in chunks]
+    assert (done, {chunk["model"] for chunk in objects}) == ("[DONE]", {"demo"})
+    said = [choice["delta"].get("content") for chunk in objects for choice in chunk["choices"]]
+    assert [text for text in said if text] == texts
+
+
+async def test_an_event_that_is_no_text_passes(alone: Alone) -> None:
+    good, bad = (
+        b'{"model":"theirs","choices":[{"index":0,"delta":{"content":"%b"}}]}' % text for text in (b"a", b"\xff")
+    )
+    alone.engine.script(Stream(*(b"data: " + data + b"\n\n" for data in (good, bad, good))))
+    response = await alone.api.post(CHAT, json=CHATS | {"stream": True})
+    first, second, third, _ = response.content.split(b"\n\n")
+    assert (first, second) == (third, b"data: " + bad)
 
 
 @pytest.mark.parametrize("body", [b'{"choices"', b"[]", b"\xff"])

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Silence, refusal, whole
 
 RERANK, SCORE = "/api/rerank", "/api/score"
@@ -67,7 +68,7 @@ PAIRS = "text_1 and text_2, or queries and documents, are required"
 NO_TEXT = "expected string, or an object with text"
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "fields", "status", "text"),
     [
         (RERANK, {"model": None}, 404, "model '' not found"),

@@ -7,6 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from vllama.admission import Admission
 from vllama.errors import ApiError
 from vllama.routes._reading import read_body
 from vllama.wire.ollama import ChatRequest, GenerateRequest, Named
@@ -14,6 +15,7 @@ from vllama.wire.ollama import ChatRequest, GenerateRequest, Named
 
 class Gateway:
     max_body = 2**20
+    admission = Admission()
 
 
 def request(body):

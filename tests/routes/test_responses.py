@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Stream, events, refusal
 from vllama.demo.dialogues import CITY_SCHEMA, WEATHER_TOOL, by_name
 
@@ -151,7 +152,7 @@ async def test_the_engines_own_refusal(api: httpx.AsyncClient) -> None:
 # Refusals
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "status", "expected"),
     [
         (b"", 400, error("EOF")),

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import Alone, Engines
+from tests.each import each
 from tests.fake_engine import Silence, asked_twice, hang_up, refusal, whole
 
 TOKENIZE, DETOKENIZE = "/api/tokenize", "/api/detokenize"
@@ -64,7 +65,7 @@ async def test_vllms_own(api: httpx.AsyncClient, engines: Engines) -> None:
 AMBIGUOUS = "one of content, prompt, text or messages is required"
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "fields", "status", "text"),
     [
         (TOKENIZE, {"model": None, "content": "x"}, 404, "model '' not found"),

@@ -10,12 +10,13 @@ import httpx
 import pytest
 
 from tests.conftest import Alone
+from tests.each import each
 from tests.routes.led import LedScheduler
 from vllama.engine.engine import State
 from vllama.engine.progress import Phase, Step
 from vllama.errors import ApiError, EngineError
+from vllama.overload import BUSY
 from vllama.routes import _loading
-from vllama.scheduling.scheduler import BUSY
 
 TOO_LARGE = EngineError("demo needs 80 GB of GPU memory, 24 GB are there", "try a smaller model")
 TOLD = "demo needs 80 GB of GPU memory, 24 GB are there: try a smaller model"
@@ -141,7 +142,7 @@ async def test_a_load_that_fails_later(alone: Alone, scheduler: LedScheduler) ->
             await lines.next()
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "status", "text"),
     [
         ({}, 400, "model is required"),

@@ -1,7 +1,6 @@
 """When an engine may be started again."""
 
-import pytest
-
+from tests.each import each
 from vllama.scheduling.attempts import Attempts
 
 
@@ -15,7 +14,7 @@ class At:
         return self.now
 
 
-@pytest.mark.parametrize(
+@each(
     ("restarts", "now", "delay", "counted"),
     [
         ([], 0, 0, 0),
@@ -39,9 +38,7 @@ def test_restarts(restarts: list[float], now: float, delay: float | None, counte
     assert attempts.restarts == counted
 
 
-@pytest.mark.parametrize(
-    ("failures", "seconds"), [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (5000, 30)]
-)
+@each(("failures", "seconds"), [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (7, 30), (5000, 30)])
 def test_how_long_a_failure_is_held(failures: int, seconds: float) -> None:
     attempts = Attempts(clock := At())
     for _ in range(failures):

@@ -16,7 +16,7 @@ from vllama.scheduling.local import LocalScheduler
 from vllama.scheduling.plan import AdapterLimits
 
 MODELS = (A, B, C, adapter("x", "a"), adapter("y", "a"))
-CLIENTS, REQUESTS = 16, 50
+CLIENTS, REQUESTS = 16, 30
 
 
 class Checked:

@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.anthropic import check_request, message_request, prompt
-from vllama.translate.anthropic_reply import MessageReply, encode_events
+from vllama.translate.anthropic_reply import MessageReply, encode_event
 from vllama.translate.request import Target
 from vllama.wire.anthropic import MessagesRequest
 from vllama.wire.openai import Completion
@@ -47,7 +48,7 @@ def conversation(messages: list[dict[str, Any]], **more: Any) -> list[dict[str, 
     return asked({"messages": messages} | more)["messages"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("content", "expected"),
     [
         ("hi", "hi"),
@@ -88,7 +89,7 @@ def test_an_assistants_turn() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each(
     ("blocks", "expected"),
     [
         ([result("18")], [("tool", "18")]),
@@ -108,7 +109,7 @@ def test_results_of_tools(blocks: list[Any], expected: list[tuple[str, Any]]) ->
     assert turns[0]["tool_call_id"] == "t1"
 
 
-@pytest.mark.parametrize(
+@each(
     ("system", "messages", "expected"),
     [
         ("be kind", SAY, [("system", "be kind"), ("user", "hi")]),
@@ -128,7 +129,7 @@ def test_system_texts_and_turns(system: Any, messages: list[Any], expected: list
     assert [(turn["role"], turn["content"]) for turn in conversation(messages, system=system)] == expected
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "expected"),
     [
         ({}, {"max_tokens": 9, "temperature": 0.8, "top_p": 0.9, "top_k": 40}),
@@ -175,7 +176,7 @@ def test_members_of_the_body(fields: dict[str, Any], expected: dict[str, Any]) -
     assert {name: body.get(name) for name in expected} == expected
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "variables", "limits"),
     [
         ({}, True, (None, None)),
@@ -234,7 +235,7 @@ def image(source: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]}
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "message"),
     [
         ({"model": ""}, "model is required"),
@@ -319,7 +320,7 @@ def test_an_empty_reply() -> None:
     assert MessageReply("m").whole(msgspec.convert(nothing, Completion))["content"] == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("delta", "finish", "matched", "expected"),
     [
         ({"content": "x"}, "stop", None, ("end_turn", None)),
@@ -341,9 +342,8 @@ def test_stop_reasons(delta: dict[str, Any], finish: str, matched: Any, expected
     assert (message["stop_reason"], message["stop_sequence"]) == expected
 
 
-def test_events_as_bytes() -> None:
-    assert encode_events([{"type": "message_stop"}]) == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-    assert encode_events([]) == b""
+def test_an_event_as_bytes() -> None:
+    assert encode_event({"type": "message_stop"}) == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 @pytest.mark.timeout(10)  # where every text that is added copied those before it, it would take minutes

@@ -4,10 +4,11 @@ import math
 
 import pytest
 
+from tests.each import each
 from vllama.translate.duration import parse_duration, parse_keep_alive, parse_seconds
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "seconds"),
     [
         ("0", 0),
@@ -41,7 +42,7 @@ def test_durations(text, seconds):
     assert parse_duration(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "error"),
     [
         ("", 'time: invalid duration ""'),
@@ -82,13 +83,13 @@ def test_bare_numbers_are_seconds(text, seconds):
     assert parse_seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["1e3", "٣", "", "inf", "nan", "1_0", "0x10", "5 "])
+@each("text", ["1e3", "٣", "", "inf", "nan", "1_0", "0x10", "5 "])
 def test_what_python_alone_takes_for_a_number_is_no_duration(text):
     with pytest.raises(ValueError, match=r"^time: "):
         parse_seconds(text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "seconds"),
     [
         (None, None),
@@ -121,7 +122,7 @@ def test_keep_alive_is_a_float():
     assert isinstance(parse_keep_alive(300), float)
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "error"),
     [
         (True, "Unsupported type: 'bool'"),

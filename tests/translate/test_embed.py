@@ -5,11 +5,12 @@ from array import array
 
 import pytest
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.translate.embed import embedding_request, openai_inputs, texts, unit, vector
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "expected"),
     [(None, []), ("", []), ("x", ["x"]), ([], []), (["x", ""], ["x", ""]), ([""], [""])],
 )
@@ -17,7 +18,7 @@ def test_texts(value, expected):
     assert texts(value) == expected
 
 
-@pytest.mark.parametrize("value", [5, 0, False, {}, {"text": "x"}, [5], ["x", 5], ["x", None], [["x"]], [{}]])
+@each("value", [5, 0, False, {}, {"text": "x"}, [5], ["x", 5], ["x", None], [["x"]], [{}]])
 def test_texts_of_the_wrong_type(value):
     with pytest.raises(ApiError, match=r"^invalid input type$"):
         texts(value)
@@ -37,7 +38,7 @@ def test_openai_inputs(value, expected):
     assert openai_inputs(value) == expected
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "text"),
     [
         (None, "invalid input"),
@@ -75,7 +76,7 @@ def test_numbers_that_make_no_vector(numbers):
         vector(array("f", numbers).tobytes())
 
 
-@pytest.mark.parametrize(
+@each(
     ("numbers", "dimensions", "expected"),
     [
         ([3.0, 4.0], None, [0.6, 0.8]),

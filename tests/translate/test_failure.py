@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.each import each
 from vllama.translate.failure import CONTEXT_EXCEEDED, failure_text
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -14,7 +15,7 @@ def error(message, code=None, **more):
     return json.dumps({"error": {"message": message, "type": "BadRequestError", "param": None, "code": code, **more}})
 
 
-@pytest.mark.parametrize(
+@each(
     "message",
     [
         "This model's maximum context length is 4096 tokens. However, your prompt contains at least 4097 input tokens, "
@@ -31,12 +32,12 @@ def error(message, code=None, **more):
         "prompt. (parameter=input_text, value=250050)",
     ],
 )
-@pytest.mark.parametrize("status", [400, 500])
+@each("status", [400, 500])
 def test_prompts_that_are_too_long(status, message):
     assert failure_text(status, error(message, status).encode()) == (400, CONTEXT_EXCEEDED)
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "body", "expected"),
     [
         pytest.param(400, error("bad grammar", 400), (400, "bad grammar"), id="refused"),
@@ -88,7 +89,7 @@ error: unclosed group
               ^"""
 
 
-@pytest.mark.parametrize(
+@each(
     ("message", "expected"),
     [
         pytest.param(

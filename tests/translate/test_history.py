@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.each import each
 from vllama.translate.history import most_tokens, reply_room, shortened, without_media
 
 
@@ -12,7 +13,7 @@ def message(role, content="x"):
 IMAGE = {"type": "image_url", "image_url": {"url": "data:…"}}
 
 
-@pytest.mark.parametrize(
+@each(
     ("roles", "first", "kept"),
     [
         ("sua", 0, "sua"),

@@ -6,6 +6,7 @@ import json
 import msgspec
 import pytest
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.translate.messages import check_images, engine_messages, media_abilities
 from vllama.wire.ollama import Message
@@ -25,7 +26,7 @@ def call(name, arguments=None, **fields):
     return {"function": {"name": name, "arguments": arguments or {}}, **fields}
 
 
-@pytest.mark.parametrize(
+@each(
     ("sent", "asked"),
     [
         ({"role": "User", "content": "a"}, user("a")),
@@ -44,7 +45,7 @@ def test_messages(sent, asked):
     assert messages(sent) == [asked]
 
 
-@pytest.mark.parametrize(
+@each(
     ("data", "kind"),
     [
         (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -84,7 +85,7 @@ def test_sound_among_the_images(data, kind):
     assert media_abilities([encoded, PNG]) == {"audio", "vision"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("image", "position"),
     [
         ("data:image/png;base64," + PNG, 4), ("a", 1), ("****", 0), ("YQ", 2), ("é", 0), ("aGk=aGk=", 3), ("YQ\n=", 3),
@@ -124,14 +125,14 @@ def test_arguments_as_text():
     assert message["tool_calls"][0]["function"]["arguments"] == '{"a":1}'
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "1", "null", "a", "[" * 100_000])
+@each("text", ["{", "[]", "1", "null", "a", "[" * 100_000])
 def test_arguments_that_are_no_object(text):
     with pytest.raises(ApiError, match=r'^the arguments of a call of "f" are no JSON object$') as raised:
         messages({"role": "assistant", "tool_calls": [call("f", text)]})
     assert raised.value.status == 400
 
 
-@pytest.mark.parametrize(
+@each(
     ("calls", "results", "answered"),
     [
         pytest.param(["f:1", "g:2"], [("2", None), ("1", None)], ["2", "1"], id="by id"),

@@ -1,4 +1,4 @@
-"""OpenAI's chats and completions on their way to the engine, and the engine's replies."""
+"""OpenAI's chats and completions on their way to the engine."""
 
 import json
 
@@ -6,9 +6,10 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
-from vllama.translate.openai import ChatReply, chat_body, completion_body, read_chat
+from vllama.translate.openai import chat_body, completion_body, read_chat
 from vllama.translate.request import Target
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest
 
@@ -61,7 +62,7 @@ def refusal(function, body):
 # Sampling
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, {}),
@@ -93,7 +94,7 @@ def test_the_modelfile_is_below_the_request_and_openais_defaults():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "text"),
     [
         ({"stop": [1]}, "invalid type for 'stop' field: float64"),
@@ -105,7 +106,7 @@ def test_the_modelfile_is_below_the_request_and_openais_defaults():
         ({"temperature": 1e300}, 'option "temperature" must be of type float32'),
     ],
 )
-@pytest.mark.parametrize("function", [chat, complete])
+@each("function", [chat, complete])
 def test_refused_options(function, body, text):
     assert refusal(function, body) == text
 
@@ -113,7 +114,7 @@ def test_refused_options(function, body, text):
 # Members
 
 
-@pytest.mark.parametrize(
+@each(
     "member",
     [
         {"n": 2},
@@ -130,7 +131,7 @@ def test_the_engines_own(member):
     assert chat(member) == SAMPLING | {"messages": [HELLO]} | member
 
 
-@pytest.mark.parametrize(
+@each(
     "member",
     [
         {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
@@ -161,7 +162,7 @@ def test_a_schema_needs_no_name():
 # Thinking
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, THINKING),
@@ -197,7 +198,7 @@ def test_no_messages(messages):
     assert refusal(chat, {"messages": messages}) == "[] is too short - 'messages'"
 
 
-@pytest.mark.parametrize(
+@each(
     ("content", "text"),
     [
         (5, "invalid message content type: float64"),
@@ -243,7 +244,7 @@ def test_refused_messages(message, text):
     assert refusal(chat, {"messages": [message]}) == text
 
 
-@pytest.mark.parametrize("arguments", ["nope", "[1]", '{"a"', 5, [1], True])
+@each("arguments", ["nope", "[1]", '{"a"', 5, [1], True])
 def test_refused_arguments(arguments):
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
     assert refusal(chat, {"messages": [{"role": "assistant", "tool_calls": [call]}]}) == "invalid tool call arguments"
@@ -329,7 +330,7 @@ def test_what_a_modelfile_puts_first(messages, first):
 # Completions
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, {"max_tokens": 4096}),
@@ -356,101 +357,3 @@ def test_a_modelfiles_parameters_hold_for_completions():
     assert complete({}, MODELFILE) == SAMPLING | {
         "prompt": "x", "top_k": 7, "max_tokens": 9, "stop": ["Arr"], "repetition_penalty": 1.5,
     }  # fmt: skip
-
-
-# Replies
-
-
-def whole(*messages):
-    choices = [{"index": index, "message": message} for index, message in enumerate(messages)]
-    reply = ChatReply("Demo").whole(json.dumps({"id": "chatcmpl-1", "model": "m", "choices": choices}).encode())
-    return json.loads(reply)
-
-
-def test_a_whole_reply():
-    reply = whole(
-        {"content": "\n\nHello!", "reasoning": "\nI greet.\n"},
-        {"content": None, "reasoning": None, "tool_calls": [{"id": "a"}, {"id": "b"}]},
-        {"content": "\nplain"},
-    )
-    assert (reply["id"], reply["model"], reply["system_fingerprint"]) == ("chatcmpl-1", "Demo", "fp_ollama")
-    assert [choice["message"] for choice in reply["choices"]] == [
-        {"content": "Hello!", "reasoning": "I greet."},
-        {"content": "", "tool_calls": [{"id": "a", "index": 0}, {"id": "b", "index": 1}]},
-        {"content": "\nplain"},
-    ]
-
-
-def streamed(*choices):
-    """What becomes of chunks with one choice each: the choices that are left."""
-    reply = ChatReply("Demo")
-    data = b"".join(reply.event(json.dumps({"model": "m", "choices": [choice]}).encode()) for choice in choices)
-    chunks = [json.loads(event.removeprefix(b"data: ")) for event in data.split(b"\n\n")[:-1]]
-    assert {chunk["model"] for chunk in chunks} == {"Demo"}
-    return [choice for chunk in chunks for choice in chunk["choices"]]
-
-
-def delta(index=0, *, finish_reason=None, **delta):
-    return {"index": index, "delta": delta, "finish_reason": finish_reason}
-
-
-def test_a_streamed_reply():
-    assert streamed(
-        delta(role="assistant", content=""),
-        delta(reasoning="\n"),
-        delta(reasoning="I greet"),
-        delta(reasoning=".\n"),
-        delta(content="\n\n"),
-        delta(content="Hello"),
-        delta(content="!\n"),
-        delta(finish_reason="stop"),
-    ) == [
-        delta(role="assistant", content=""),
-        delta(reasoning="I greet", content=""),
-        delta(reasoning=".", content=""),
-        delta(content="Hello"),
-        delta(content="!\n"),
-        delta(finish_reason="stop"),
-    ]
-
-
-def test_streamed_calls():
-    function = {"name": "f"}
-    assert streamed(
-        delta(content=None, tool_calls=[{"index": 0, "function": function}]),
-        delta(content=None, tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]),
-    ) == [
-        delta(content="", tool_calls=[{"index": 0, "function": {"name": "f", "arguments": ""}}]),
-        delta(content="", tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]),
-    ]
-
-
-def test_each_choice_is_trimmed_by_itself():
-    assert streamed(delta(0, reasoning="\na"), delta(1, content="\nb"), delta(0, content="\nc")) == [
-        delta(0, reasoning="a", content=""),
-        delta(1, content="\nb"),
-        delta(0, content="c"),
-    ]
-
-
-def test_the_end_is_a_chunk_of_its_own():
-    tokens = {"logprobs": {"content": []}, "token_ids": [5]}
-    assert streamed(
-        delta(content=" an", finish_reason="length") | tokens | {"stop_reason": None},
-        delta(1, reasoning="\n", finish_reason="length"),
-    ) == [
-        delta(content=" an") | tokens,
-        delta(finish_reason="length") | {"stop_reason": None},
-        delta(1, finish_reason="length"),
-    ]
-
-
-@pytest.mark.parametrize("more", [{"logprobs": {"content": []}}, {"token_ids": [5]}])
-def test_what_else_a_chunk_says_is_kept(more):
-    assert streamed(delta(reasoning="\n") | more) == [delta(content="") | more]
-
-
-def test_a_chunk_of_usage_alone_passes():
-    event = ChatReply("Demo").event(b'{"choices":[],"usage":{"prompt_tokens":1}}')
-    expected = b'data: {"choices":[],"usage":{"prompt_tokens":1},"model":"Demo","system_fingerprint":"fp_ollama"}\n\n'
-    assert event == expected

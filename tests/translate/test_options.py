@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.translate.options import check_options, inexpressible, sampling_parameters
 
@@ -27,14 +28,14 @@ def refusal(options):
     return raised.value.message
 
 
-@pytest.mark.parametrize("name", FLOATS)
-@pytest.mark.parametrize("value", ["1", True, [1], {}, 1e300, math.inf, -math.inf, math.nan, 10**400])
+@each("name", FLOATS)
+@each("value", ["1", True, [1], {}, 1e300, math.inf, -math.inf, math.nan, 10**400])
 def test_no_float(name, value):
     assert refusal({name: value}) == f'option "{name}" must be of type float32'
 
 
-@pytest.mark.parametrize("name", INTEGERS)
-@pytest.mark.parametrize("value", ["1", False, [1], {}, 1e300, math.inf, -math.inf, math.nan, 10**400, 2**63])
+@each("name", INTEGERS)
+@each("value", ["1", False, [1], {}, 1e300, math.inf, -math.inf, math.nan, 10**400, 2**63])
 def test_no_integer(name, value):
     assert refusal({name: value}) == f'option "{name}" must be of type integer'
 
@@ -59,27 +60,27 @@ def test_numbers_that_json_reads_as_too_large(text):
     assert refusal({"temperature": json.loads(text)}) == 'option "temperature" must be of type float32'
 
 
-@pytest.mark.parametrize("name", FLOATS)
+@each("name", FLOATS)
 def test_integers_are_floats_too(name):
     checked = check_options({name: 1})
     assert checked == {name: 1.0}
     assert isinstance(checked[name], float)
 
 
-@pytest.mark.parametrize("name", INTEGERS)
-@pytest.mark.parametrize(("value", "whole"), [(7, 7), (7.0, 7), (7.9, 7), (-7.9, -7), (2**62, 2**62)])
+@each("name", INTEGERS)
+@each(("value", "whole"), [(7, 7), (7.0, 7), (7.9, 7), (-7.9, -7), (2**62, 2**62)])
 def test_integers_are_truncated(name, value, whole):
     checked = check_options({name: value})
     assert checked == {name: whole}
     assert isinstance(checked[name], int)
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *INTEGERS, "use_mmap", "stop"])
+@each("name", [*FLOATS, *INTEGERS, "use_mmap", "stop"])
 def test_null_is_absent(name):
     assert check_options({name: None}) == {}
 
 
-@pytest.mark.parametrize("name", ["mirostat", "tfs_z", "penalize_newline", "numa", "low_vram", "Temperature", "", "x"])
+@each("name", ["mirostat", "tfs_z", "penalize_newline", "numa", "low_vram", "Temperature", "", "x"])
 def test_unknown_names_are_ignored(name):
     assert check_options({name: {"anything": True}}) == {}
 
@@ -88,7 +89,7 @@ def test_defaults_are_sent():
     assert sampled() == DEFAULTS
 
 
-@pytest.mark.parametrize(
+@each(
     ("options", "changed"),
     [
         ({"temperature": 0}, {"temperature": 0.0}),

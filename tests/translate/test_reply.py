@@ -5,6 +5,7 @@ import re
 import msgspec
 import pytest
 
+from tests.each import each
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
 from vllama.translate.think_tags import ThinkTags
 from vllama.wire.openai import Completion
@@ -58,7 +59,7 @@ def test_whole_text():
     assert read(whole(content="Hello"))[0] == Piece("Hello")
 
 
-@pytest.mark.parametrize("text", [" leading", "trailing \n", "\n\n", "grüß 🙂", "é", "\x00", " "])
+@each("text", [" leading", "trailing \n", "\n\n", "grüß 🙂", "é", "\x00", " "])
 def test_text_is_left_as_it_is(text):
     assert read(whole(content=text))[0].text == text
     assert read(*[delta(content=character) for character in text])[0].text == text
@@ -70,7 +71,7 @@ def test_completions():
     assert read(completion(choices=[{"text": " Hi", "finish_reason": "length"}]))[0] == Piece(" Hi")
 
 
-@pytest.mark.parametrize(
+@each(
     "event",
     [
         completion(),
@@ -93,7 +94,7 @@ def test_thinking(field):
     assert read(whole(content="42", **{field: "Let me see"}))[0] == joined
 
 
-@pytest.mark.parametrize(
+@each(
     ("thoughts", "answers", "thinking", "text"),
     [
         (["\nLet me see.\n"], ["\n\n42"], "Let me see.", "42"),
@@ -145,7 +146,7 @@ def test_text_before_tool_calls():
     assert calls(joined) == [(0, "f", {})]
 
 
-@pytest.mark.parametrize(
+@each(
     ("events", "expected"),
     [
         pytest.param(
@@ -181,12 +182,12 @@ def test_tool_calls_in_any_order_of_index():
     assert calls(read(event)[0]) == [(0, "a", {}), (1, "b", {})]
 
 
-@pytest.mark.parametrize("arguments", [None, "", " \n", "null", "{}", " {} "])
+@each("arguments", [None, "", " \n", "null", "{}", " {} "])
 def test_no_arguments(arguments):
     assert calls(read(whole(tool_calls=[call("f", arguments)]))[0]) == [(0, "f", {})]
 
 
-@pytest.mark.parametrize("arguments", ['{"a": ', "[1]", '"text"', "1", "true", "{'a': 1}", "[" * 100_000])
+@each("arguments", ['{"a": ', "[1]", '"text"', "1", "true", "{'a': 1}", "[" * 100_000])
 def test_garbled_arguments_are_shown_as_text(arguments):
     joined, _ = read(whole(content="Hm. ", tool_calls=[call('f"', arguments), call("g", "{}")]))
     assert joined.text == f'Hm. {{"name": "f\\"", "arguments": {arguments}}}'
@@ -209,7 +210,7 @@ def test_pieces_share_nothing():
     assert Piece().tool_calls == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("finish", "reason"),
     [
         (None, None),
@@ -242,7 +243,7 @@ def test_metrics_by_the_clock():
     }
 
 
-@pytest.mark.parametrize(
+@each(
     ("timings", "prompt", "decode"),
     [
         (
@@ -336,7 +337,7 @@ def test_a_call_that_breaks_off_is_no_text(content, kept):
     assert read_with(Reply(tools=True), whole("stop", content=content)) == ("", content)
 
 
-@pytest.mark.parametrize(
+@each(
     ("finish", "stop_reason", "kept"),
     [
         ("stop", None, 1),

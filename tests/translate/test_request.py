@@ -5,6 +5,7 @@ import base64
 import msgspec
 import pytest
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.request import (
@@ -60,8 +61,8 @@ def test_a_chat():
     }
 
 
-@pytest.mark.parametrize(("stream", "streams"), [(None, True), (True, True), (False, False)])
-@pytest.mark.parametrize("ask", [chat, generate])
+@each(("stream", "streams"), [(None, True), (True, True), (False, False)])
+@each("ask", [chat, generate])
 def test_streams_unless_told_otherwise(ask, stream, streams):
     body = ask(stream=stream).body
     assert body.get("stream", False) is streams
@@ -83,7 +84,7 @@ def test_options_of_wrong_types_are_refused(ask):
     assert raised.value.status == 500
 
 
-@pytest.mark.parametrize(
+@each(
     ("format_", "sent"),
     [
         (None, None),
@@ -93,17 +94,17 @@ def test_options_of_wrong_types_are_refused(ask):
         ({}, {"type": "json_schema", "json_schema": {"name": "format", "schema": {}}}),
     ],
 )
-@pytest.mark.parametrize("ask", [chat, generate])
-@pytest.mark.parametrize("templated", [True, False])
+@each("ask", [chat, generate])
+@each("templated", [True, False])
 def test_format(ask, templated, format_, sent):
     assert ask(format=format_, templated=templated).body.get("response_format") == sent
 
 
-@pytest.mark.parametrize(
+@each(
     ("format_", "shown"),
     [("yaml", r'"\"yaml\""'), (1, '"1"'), (True, '"true"'), (["json"], r'"[\"json\"]"'), ("JSON", r'"\"JSON\""')],
 )
-@pytest.mark.parametrize("ask", [chat, generate])
+@each("ask", [chat, generate])
 def test_unknown_format(ask, format_, shown):
     with pytest.raises(ApiError) as raised:
         ask(format=format_)
@@ -111,12 +112,12 @@ def test_unknown_format(ask, format_, shown):
     assert raised.value.message == f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
 
 
-@pytest.mark.parametrize("value", [None, True, False, "low", "medium", "high", "max"])
+@each("value", [None, True, False, "low", "medium", "high", "max"])
 def test_values_of_think(value):
     assert check_think(value) is value
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "text"),
     [
         ("foo", f'invalid think value: "foo" {THINK_TEXT}'),
@@ -137,24 +138,24 @@ def test_wrong_values_of_think(value, text):
         assert (raised.value.status, raised.value.message) == (400, text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("think", "enabled", "effort"),
     [(None, True, None), (True, True, None), (False, False, None), ("low", True, "low"), ("max", True, "max")],
 )
-@pytest.mark.parametrize("ask", [chat, generate])
+@each("ask", [chat, generate])
 def test_thinking_models(ask, think, enabled, effort):
     body = ask(think=think, thinks=True).body
     assert body["chat_template_kwargs"] == {"enable_thinking": enabled, "thinking": enabled}
     assert body.get("reasoning_effort") == effort
 
 
-@pytest.mark.parametrize("think", [None, False, True])
-@pytest.mark.parametrize("ask", [chat, generate])
+@each("think", [None, False, True])
+@each("ask", [chat, generate])
 def test_other_models_are_told_nothing_of_thinking(ask, think):
     assert not {"chat_template_kwargs", "reasoning_effort"} & ask(think=think).body.keys()
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "path", "asked"),
     [
         ({"prompt": "Hi"}, CHAT_PATH, [user("Hi")]),
@@ -263,19 +264,19 @@ def test_a_modelfiles_parameters_lie_below_the_requests(ask):
     assert asked.num_ctx == 512
 
 
-@pytest.mark.parametrize(("num_ctx", "asked"), [(None, None), (0, None), (-1, None), (1, 4), (4, 4), (8192.7, 8192)])
-@pytest.mark.parametrize("ask", [chat, generate])
+@each(("num_ctx", "asked"), [(None, None), (0, None), (-1, None), (1, 4), (4, 4), (8192.7, 8192)])
+@each("ask", [chat, generate])
 def test_num_ctx(ask, num_ctx, asked):
     assert ask(options={"num_ctx": num_ctx}).num_ctx == asked
 
 
-@pytest.mark.parametrize(("truncate", "asked"), [(None, True), (True, True), (False, False)])
-@pytest.mark.parametrize("ask", [chat, generate])
+@each(("truncate", "asked"), [(None, True), (True, True), (False, False)])
+@each("ask", [chat, generate])
 def test_truncate(ask, truncate, asked):
     assert ask(truncate=truncate).truncate is asked
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "sent"),
     [
         ({}, {}),
@@ -286,7 +287,7 @@ def test_truncate(ask, truncate, asked):
         ({"logprobs": True, "top_logprobs": 3, "templated": False}, {"logprobs": 3}),
     ],
 )
-@pytest.mark.parametrize("ask", [chat, generate])
+@each("ask", [chat, generate])
 def test_logprobs(ask, fields, sent):
     body = ask(**fields).body
     assert {name: body[name] for name in ("logprobs", "top_logprobs") if name in body} == sent
@@ -307,7 +308,7 @@ def test_wrong_values_of_top_logprobs(value):
 PREFILLED = {"continue_final_message": True, "add_generation_prompt": False}
 
 
-@pytest.mark.parametrize(
+@each(
     ("messages", "prefilled"),
     [
         ([user("Hi"), assistant("Arr")], True),
@@ -333,22 +334,22 @@ def test_tool_choice(choice):
     assert "tool_choice" not in chat(tool_choice=choice).body, "there is nothing to choose from"
 
 
-@pytest.mark.parametrize("choice", ["any", 5, True, [], {}, {"type": "function"}, {"type": "function", "function": {}}])
+@each("choice", ["any", 5, True, [], {}, {"type": "function"}, {"type": "function", "function": {}}])
 def test_wrong_tool_choice(choice):
     with pytest.raises(ApiError, match=r"^tool_choice: expected ") as raised:
         chat(tools=[{"function": {"name": "f"}}], tool_choice=choice)
     assert raised.value.status == 400
 
 
-@pytest.mark.parametrize("kind", [{"regex": "a+"}, {"choice": ["a"]}, {"grammar": "root ::= x"}, {"json": {}}])
-@pytest.mark.parametrize("templated", [True, False])
-@pytest.mark.parametrize("ask", [chat, generate])
+@each("kind", [{"regex": "a+"}, {"choice": ["a"]}, {"grammar": "root ::= x"}, {"json": {}}])
+@each("templated", [True, False])
+@each("ask", [chat, generate])
 def test_structured_outputs(ask, templated, kind):
     asked = kind | {"disable_any_whitespace": True}
     assert ask(structured_outputs=asked, templated=templated).body["structured_outputs"] == asked
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "text"),
     [
         ({"structured_outputs": {}}, "structured_outputs: expected exactly one of regex, choice, grammar, "),
@@ -357,7 +358,7 @@ def test_structured_outputs(ask, templated, kind):
         ({"structured_outputs": {"regex": "a"}, "format": "json"}, "structured_outputs: give either this or format"),
     ],
 )
-@pytest.mark.parametrize("ask", [chat, generate])
+@each("ask", [chat, generate])
 def test_wrong_structured_outputs(ask, fields, text):
     with pytest.raises(ApiError, match=text) as raised:
         ask(**fields)

@@ -1,4 +1,4 @@
-"""OpenAI's responses on their way to the engine, and the engine's replies."""
+"""OpenAI's responses on their way to the engine."""
 
 import json
 
@@ -6,10 +6,11 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from tests.each import each
 from vllama.errors import ApiError
 from vllama.models.modelfile import Modelfile
 from vllama.translate.request import Target
-from vllama.translate.responses import ResponseReply, read_response_request, response_body
+from vllama.translate.responses import read_response_request, response_body
 from vllama.wire.openai_requests import ResponsesRequest
 
 SAMPLING = {"temperature": 1.0, "top_p": 0.9, "top_k": 40}
@@ -34,7 +35,7 @@ def ask(body, modelfile=None, *, thinks=False):
     return json.loads(msgspec.json.encode(sent))
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "expected"),
     [
         ({}, {}),
@@ -151,7 +152,7 @@ def test_needs():
     assert read({}).needs == frozenset()
 
 
-@pytest.mark.parametrize(
+@each(
     ("body", "text"),
     [
         ({"input": None}, "input must be a string or array: got <nil>"),
@@ -208,103 +209,3 @@ def test_refusals(body, text):
     with pytest.raises(ApiError) as raised:
         read(body)
     assert (raised.value.status, raised.value.message) == (400, text)
-
-
-# Replies
-
-
-def reasoning(text):
-    return {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
-
-
-def message(text):
-    return {"type": "message", "content": [{"type": "output_text", "text": text}]}
-
-
-ECHO = {
-    "metadata": {},
-    "text": {"format": {"type": "text"}},
-    "store": False,
-    "tool_choice": "auto",
-    "service_tier": "default",
-}
-
-
-def test_a_whole_reply():
-    output = [reasoning("\nI think.\n"), message("\n\nHello!")]
-    response = {"model": "m", "output": output, "metadata": None, "tool_choice": "none", "service_tier": "auto"}
-    reply = json.loads(ResponseReply("Demo").whole(json.dumps(response).encode()))
-    summary = [{"type": "summary_text", "text": "I think."}]
-    assert reply == ECHO | {
-        "model": "Demo",
-        "output": [
-            {"type": "reasoning", "summary": summary, "encrypted_content": "I think."},
-            message("Hello!"),
-        ],
-    }
-
-
-def stream(reply, *events):
-    """What becomes of events: (name, data) of each that is left."""
-    text = b"".join(reply.event(json.dumps(event).encode()) for event in events).decode()
-    blocks = [block.removeprefix("event: ").split("\ndata: ") for block in text.split("\n\n")[:-1]]
-    return [(name, json.loads(data)) for name, data in blocks]
-
-
-def test_what_was_asked_for_is_said():
-    asked = {"metadata": {"a": "b"}, "text": {"format": {"type": "json_object"}}, "tool_choice": "required"}
-    response = {"model": "m", "output": [], "tools": [{"type": "function"}]} | asked
-    assert asked.items() <= json.loads(ResponseReply("Demo").whole(json.dumps(response).encode())).items()
-
-
-def test_a_message_of_nothing_is_left_out():
-    call = {"type": "function_call", "name": "f"}
-    at = {"output_index": 1, "content_index": 0}
-    sent = stream(
-        ResponseReply("Demo"),
-        {"type": "response.reasoning_text.delta", "output_index": 0, "content_index": 0, "delta": "\na\n"},
-        {"type": "response.output_item.added", "output_index": 1, "item": {"type": "message", "content": []}},
-        {"type": "response.content_part.added", **at, "part": {"type": "output_text", "text": ""}},
-        {"type": "response.output_text.delta", **at, "delta": "\n\n"},
-        {"type": "response.output_text.done", **at, "text": "\n\n"},
-        {"type": "response.content_part.done", **at, "part": {"type": "output_text", "text": "\n\n"}},
-        {"type": "response.output_item.done", "output_index": 1, "item": message("\n\n")},
-        {"type": "response.output_item.added", "output_index": 2, "item": call},
-        {"type": "response.completed", "response": {"output": [message("\n\n"), call]}},
-    )
-    assert sent == [
-        (
-            "response.reasoning_summary_text.delta",
-            {
-                "type": "response.reasoning_summary_text.delta", "output_index": 0, "summary_index": 0, "delta": "a",
-                "sequence_number": 0,
-            },
-        ),
-        (
-            "response.output_item.added",
-            {"type": "response.output_item.added", "output_index": 1, "item": call, "sequence_number": 1},
-        ),
-        (
-            "response.completed",
-            {
-                "type": "response.completed", "response": ECHO | {"output": [call], "model": "Demo"},
-                "sequence_number": 2,
-            },
-        ),
-    ]  # fmt: skip
-
-
-def test_a_stream_that_fails():
-    reply = ResponseReply("Demo")
-    stream(reply, {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}})
-    error = {"code": "server_error", "message": "it broke"}
-    blocks = reply.failure("it broke").decode().split("\n\n")
-    first, second = (json.loads(block.partition("data: ")[2]) for block in blocks[:-1])
-    assert [block.partition("\n")[0] for block in blocks] == ["event: error", "event: response.failed", ""]
-    assert first == {"type": "error", **error, "param": None, "error": error, "sequence_number": 1}
-    assert (second["sequence_number"], second["response"]["error"]) == (2, error)
-    assert (second["response"]["id"], second["response"]["status"]) == ("resp_1", "failed")
-
-
-def test_a_stream_that_fails_before_it_begins():
-    assert ResponseReply("Demo").failure("it broke").count(b"event: ") == 1

@@ -1,7 +1,6 @@
 """Telling thinking from text by the model's own tags."""
 
-import pytest
-
+from tests.each import each
 from vllama.translate.think_tags import ThinkTags
 
 
@@ -26,13 +25,13 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "begun", "parts"), CASES)
+@each(("text", "begun", "parts"), CASES)
 def test_whole(text, begun, parts):
     assert split([text], begun=begun) == parts
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-@pytest.mark.parametrize(("text", "begun", "parts"), CASES)
+@each("size", [1, 2, 3, 5])
+@each(("text", "begun", "parts"), CASES)
 def test_in_pieces(text, begun, parts, size):
     assert split([text[at : at + size] for at in range(0, len(text), size)], begun=begun) == parts
 

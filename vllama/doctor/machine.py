@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from vllama.descriptors import MORE_FILES, most_requests
 from vllama.doctor.finding import Finding, ok, problem, warning
 from vllama.engine.command import names_any, user_arguments
 from vllama.engine.install import Profile, check_machine, detect_profile
@@ -90,11 +91,11 @@ def _shared_memory(settings: Settings) -> Iterator[Finding]:
 
 
 def _open_files() -> Finding:
-    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= limit < _FILES:
-        highest = "" if 0 <= most < _FILES else f" (up to {most} without asking anybody)"
-        return warning("open files", f"{limit} at most", f"many clients need more: `ulimit -n 65536`{highest}")
-    return ok("open files", "no limit" if limit < 0 else f"{limit} at most")
+    """The server raises its own limit as far as it may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < _FILES:
+        return warning("open files", f"{most} at most", f"for more than {most_requests(most)} requests: {MORE_FILES}")
+    return ok("open files", "no limit" if most < 0 else f"{most} at most")
 
 
 def _compiler(settings: Settings, profile: Profile) -> Iterator[Finding]:

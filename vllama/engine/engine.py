@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from vllama.engine.adapters import loading_failure
-from vllama.engine.client import EngineClient, translate_errors
+from vllama.engine.client import EngineClient, in_time
 from vllama.engine.diagnosis import Diagnosis, diagnose
 from vllama.engine.health import Fault, HealthWatch
 from vllama.engine.install import Profile
@@ -43,6 +43,8 @@ _FATE_S = 2.0
 _FORKED_SILENCE_S = 30.0
 """A fork that inherited a lock which somebody held hangs. What has imported everything before logs every second."""
 _FORK_REFUSED = "Cannot re-initialize CUDA in forked subprocess"
+WARM_CONNECTIONS = 32
+"""Opened before the first requests come, so that a burst of them does not wait for them."""
 WARM_UP_PROMPT = "Warm-up: " + "one two three four five six seven eight nine ten " * 3
 """Some 40 tokens. A first prompt of only a few kills a CPU engine on processors with AMX: vLLM's attention kernel
 uses AMX before anything has asked the operating system for it, while longer prompts pass a kernel that asks."""
@@ -135,6 +137,7 @@ class Engine:
         with contextlib.suppress(EngineError):
             models = await self.client.get_json("/v1/models", seconds=10.0, type_=ModelList)
             self.context_length = next((card.max_model_len for card in models.data if card.max_model_len), None)
+        await self.client.warm(WARM_CONNECTIONS)
         await self._check_ended(process)
         self.state = State.READY
         self.progress.enter(None)
@@ -283,9 +286,8 @@ class Engine:
         """
         data = msgspec.json.encode(body) if body is not None else b""
         try:
-            with translate_errors():
-                async with asyncio.timeout(seconds), self.client.request("POST", path, data) as response:
-                    return response.status, _error_text(await response.read())
+            async with in_time(seconds), self.client.request("POST", path, data) as response:
+                return response.status, _error_text(await response.read())
         except EngineGoneError as error:
             raise EngineGoneError(await self.client.fate.learn(_FATE_S) or error.message) from error
 

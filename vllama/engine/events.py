@@ -10,23 +10,33 @@ class Events:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._return = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The blocks of the events that these bytes complete, without the blank lines between them, comments too.
 
         Raises EngineError for an event above MAX_EVENT_BYTES.
         """
-        data = self._rest + data
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        *blocks, self._rest = data.split(b"\n\n")
+        if self._return or b"\r" in data:
+            data = self._with_newlines(data)
+        if self._rest:
+            data = self._rest + data
+        blocks = data.split(b"\n\n")
+        self._rest = blocks.pop()
         if len(self._rest) > MAX_EVENT_BYTES:
             raise EngineError("the engine sent an event that is too large")
         return blocks
 
+    def _with_newlines(self, data: bytes) -> bytes:
+        """With "\\n" for "\\r\\n", whose second half may come with the next bytes."""
+        data = self._return + data
+        self._return = b"\r" if data.endswith(b"\r") else b""
+        return data.removesuffix(b"\r").replace(b"\r\n", b"\n")
+
     def close(self) -> list[bytes]:
         """What a reply leaves whose end lacks its blank line."""
-        rest, self._rest = self._rest.strip(), b""
+        rest = (self._rest + self._return).strip()
+        self._rest = self._return = b""
         return [rest] if rest else []
 
 

@@ -11,11 +11,10 @@ from vllama.routes._abilities import check_chat
 from vllama.routes._edge import find_model
 from vllama.routes._engine import Line
 from vllama.routes._prompt import capped
-from vllama.routes._relay import Handover, hand_over
-from vllama.translate.openai import Chat, ChatReply
+from vllama.routes._relay import Handover, Reply, hand_over
+from vllama.translate.openai import Chat
 from vllama.translate.request import EngineRequest, Target
 from vllama.translate.responses import Asked as ResponseAsked
-from vllama.translate.responses import ResponseReply
 
 
 class Body(Protocol):
@@ -29,7 +28,7 @@ async def converse(
     wanted: str,
     asked: Chat | ResponseAsked,
     body: Body,
-    reply: ChatReply | ResponseReply,
+    reply: Reply,
     *,
     action: str,
     cap: Callable[[Line, EngineRequest], Awaitable[dict[str, Any]]] = capped,
@@ -58,9 +57,8 @@ async def converse(
             wanted,
             request.url.path,
             engine_body,
-            action=action,
-            rename=lambda data, _name: reply.whole(data),
-            adapt=lambda block: reply.event(block.rpartition(b"data: ")[2]),
-            failure=failure,
+            reply,
+            action,
+            failure,
         ),
     )

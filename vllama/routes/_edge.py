@@ -1,9 +1,7 @@
 """Where requests enter: their gateway and their models; and what several routes write alike."""
 
 import json
-import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -62,10 +60,3 @@ def cloud_disabled(consequence: str) -> ApiError:
 def quote(text: str) -> str:
     """Quoted as Go's %q does, for error texts that clients match on."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def timestamp() -> str:
-    """Now, in UTC, as Go writes RFC 3339 with nanoseconds: trailing zeros trimmed."""
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    fraction = f".{nanoseconds:09d}".rstrip("0").rstrip(".")
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"

@@ -9,18 +9,18 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import msgspec
 from msgspec import Raw
 
 from vllama.engine.client import Response as EngineResponse
 from vllama.engine.client import death
+from vllama.engine.form import Form
 from vllama.errors import ApiError, EngineError, EngineGoneError
 from vllama.gateway import Gateway
 from vllama.scheduling.scheduler import Lease
 from vllama.translate.failure import UNTRUSTED_TEMPLATE
 
-Body = Mapping[str, Any] | aiohttp.FormData
+Body = Mapping[str, Any] | Form
 
 _FATE_S = 2.0
 """Within which it is known whether an engine that broke a request off lives."""
@@ -45,14 +45,11 @@ class Line:
         wrong; always the latter for a server that somebody else runs.
         """
         client, model = self.lease.client, self.lease.model
-        if isinstance(body, aiohttp.FormData):
-            form = body()
-            reply = client.request("POST", path, form, headers=form.headers)
-        else:
+        if not isinstance(body, Form):
             refuse_templates(self.gateway, body, own=model.modelfile.template)
-            reply = client.request("POST", path, _encode({**body, "model": model.engine_name}))
+        data = body if isinstance(body, Form) else _encode({**body, "model": model.engine_name})
         try:
-            async with reply as response:
+            async with client.request("POST", path, data) as response:
                 await _check_alive(response)
                 yield response
         except EngineGoneError as error:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ from vllama.engine.client import death
 from vllama.errors import ApiError, EngineError, EngineGoneError, VllamaError
 from vllama.framing import ClientLeft
 from vllama.routes._edge import quote
+from vllama.streams import Stream, finish
 from vllama.translate.failure import failure_text
 
 logger = logging.getLogger("vllama")
@@ -58,18 +59,14 @@ async def twice(request: Request, attempt: Callable[[], Awaitable[T]]) -> T:
         raise _died(error) from error
 
 
-async def to_the_end(chunks: AsyncGenerator[T, None], failure: Callable[[ApiError], T]) -> AsyncGenerator[T, None]:
-    """The chunks of a stream. An error after the first is a chunk of its own, and the last."""
-    began = False
-    try:
-        async with contextlib.aclosing(chunks):
-            async for chunk in chunks:
-                began = True
-                yield chunk
-    except (ApiError, VllamaError) as error:
-        if not began:
-            raise
-        yield failure(_as_api_error(error))
+async def to_the_end(stream: Stream, failure: Callable[[ApiError], bytes]) -> Stream:
+    """The stream. What goes wrong after its first bytes is written too, as the last thing."""
+    async with contextlib.aclosing(stream):
+        outlet = yield await anext(stream)
+        try:
+            await finish(stream, outlet)
+        except (ApiError, VllamaError) as error:
+            await outlet.put(failure(_as_api_error(error)))
 
 
 def _as_api_error(error: ApiError | VllamaError) -> ApiError:

@@ -7,42 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
 from vllama.engine.client import Response as EngineResponse
-from vllama.engine.client import server_sent_events
-from vllama.errors import ApiError, EngineGoneError
-from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
+from vllama.framing import Framing, JSONResponse, framing_of, until_client_leaves
 from vllama.models.model import Model
-from vllama.routes._edge import gateway_of, timestamp
+from vllama.routes._completions import CompletionTranslator, decode
+from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Line
-from vllama.routes._failures import broken_off, engine_failures, failed, refusal, to_the_end, twice
+from vllama.routes._failures import broken_off, engine_failures, refusal, twice
 from vllama.routes._loading import load, tell_loading
 from vllama.routes._prompt import Prepared, prepare, render
+from vllama.routes._stream import Pipe, send_objects
+from vllama.streams import Stream, behind
+from vllama.translate.ollama_reply import GENERATE, Shape
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
 from vllama.translate.request import EngineRequest
 from vllama.translate.think_tags import ThinkTags
-from vllama.wire.ollama import ChatChunk, GenerateChunk, Inference, ReplyMessage
+from vllama.translate.timestamp import timestamp
+from vllama.wire.ollama import Inference
 from vllama.wire.openai import Completion
 
-_decode = msgspec.json.Decoder(Completion).decode
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How generate's and chat's replies differ.
-
-    chunk: one streamed line. texts: the text fields of the last object. logprobs_last: whether they come behind the
-    metrics there. rendered: the text fields where the prompt was only rendered.
-    """
-
-    chunk: Callable[[str, str, Piece], bytes]
-    texts: Callable[[Piece], dict[str, Any]]
-    logprobs_last: bool
-    rendered: dict[str, Any]
 
 
 @dataclass
@@ -77,7 +64,8 @@ async def _answer(exchange: Exchange) -> Response:
     if exchange.body.debug_render_only:
         return await until_client_leaves(exchange.request, _rendered(exchange))
     if exchange.body.stream is not False:
-        return await stream(exchange.request, to_the_end(_told_lines(exchange), _failure_line))
+        framing = framing_of(exchange.request)
+        return await send_objects(exchange.request, _streamed(exchange, framing), framing)
     return await until_client_leaves(exchange.request, _whole(exchange))
 
 
@@ -121,69 +109,64 @@ async def _rendered(exchange: Exchange) -> Response:
 
 async def _whole(exchange: Exchange) -> Response:
     async with _engine_reply(exchange) as (response, reply):
-        completion = _decode(await response.read())
+        completion = decode(await response.read())
     piece = reply.feed(completion) or Piece()
     return JSONResponse(_final(exchange, reply, piece, first=time.monotonic_ns()))
 
 
-def _told_lines(exchange: Exchange) -> Lines:
-    """The lines of a streamed reply, behind those that tell of the model's load where the client asked for them."""
-    lines = _streamed_lines(exchange)
+def _streamed(exchange: Exchange, framing: Framing) -> Stream:
+    """A streamed reply, behind chunks that tell of the model's load where the client asked for them."""
+    reply = _relayed(exchange, framing)
     if not exchange.body.loading_status:
-        return lines
+        return reply
 
     def chunk(text: str) -> bytes:
-        return exchange.shape.chunk(exchange.wanted, timestamp(), Piece(thinking=text))
+        return framing.frame(exchange.shape.chunk(exchange.wanted, timestamp(), Piece(thinking=text)))
 
     loading = load(gateway_of(exchange.request).scheduler, exchange.model, exchange.keep_alive)
-    return tell_loading(loading, chunk, lines)
+    # The reply acquires the model for itself in the turn of the loop in which the load lets go of it, before it could
+    # be unloaded. Whoever kept it meanwhile would stand in the way of those who wait for its memory, and so in the
+    # reply's own.
+    return behind(tell_loading(loading, chunk), reply)
 
 
-async def _streamed_lines(exchange: Exchange) -> Lines:
-    async with (
-        _engine_reply(exchange) as (response, reply),
-        contextlib.aclosing(_translate_stream(exchange, response, reply)) as translated,
-    ):
-        async for lines in translated:
-            yield lines
+async def _relayed(exchange: Exchange, framing: Framing) -> Stream:
+    async with _engine_reply(exchange) as (response, reply):
+        pipe = Pipe(response, _Chunks(exchange, reply, framing))
+        outlet = yield await pipe.first()
+        await pipe.rest(outlet)
 
 
-def _failure_line(error: ApiError) -> list[bytes]:
-    return [_encode({"error": error.message})]
+class _Chunks(CompletionTranslator):
+    """A completion as the objects of Ollama's stream."""
 
+    def __init__(self, exchange: Exchange, reply: Reply, framing: Framing) -> None:
+        super().__init__(reply, with_tokens=exchange.shape is GENERATE)
+        self._exchange = exchange
+        self._framing = framing
+        self._first = 0
+        self._before_time = framing.before + exchange.shape.before_time(exchange.wanted)
+        thinking, text = (self._frame(thinking=thinking) for thinking in (True, False))
+        self.frames = {"reasoning": thinking, "content": text, "text": text}
 
-async def _translate_stream(exchange: Exchange, response: EngineResponse, reply: Reply) -> Lines:
-    first, complete = 0, False
-    async with contextlib.aclosing(server_sent_events(response)) as batches:
-        async for events in batches:
-            first = first or time.monotonic_ns()
-            complete = complete or b"[DONE]" in events
-            lines: list[bytes] = []
-            try:
-                _translate_events(exchange, reply, events, lines)
-            except (ApiError, EngineGoneError, msgspec.DecodeError, UnicodeDecodeError):
-                if lines:  # they came before what is wrong
-                    yield lines
-                raise
-            if lines:
-                yield lines
-    if not complete and reply.finish_reason is None:
-        raise broken_off()
-    rest = reply.close() or Piece()
-    yield [_encode(_final(exchange, reply, rest, first=first or time.monotonic_ns()))]
+    def _frame(self, *, thinking: bool) -> tuple[bytes, bytes]:
+        before, after = self._exchange.shape.around_text(thinking=thinking)
+        return before, after + self._framing.after
 
+    def before(self) -> bytes:
+        self._first = self._first or time.monotonic_ns()
+        return self._before_time + timestamp().encode()
 
-def _translate_events(exchange: Exchange, reply: Reply, events: list[bytes], lines: list[bytes]) -> None:
-    """Append the lines for events that came together. Raises what an event says that is an error."""
-    created_at, chunk = timestamp(), exchange.shape.chunk
-    for event in events:
-        if event == b"[DONE]":
-            continue
-        completion = _decode(event)
-        if completion.error is not None:
-            raise failed(event)
-        if piece := reply.feed(completion):
-            lines.append(chunk(exchange.wanted, created_at, piece))
+    def add(self, completion: Completion, out: list[bytes]) -> None:
+        if piece := self._reply.feed(completion):
+            chunk = self._exchange.shape.chunk(self._exchange.wanted, timestamp(), piece)
+            out.append(self._framing.frame(chunk))
+
+    def end(self, out: list[bytes]) -> None:
+        if not self.complete and self._reply.finish_reason is None:
+            raise broken_off()
+        rest, first = self._reply.close() or Piece(), self._first or time.monotonic_ns()
+        out.append(self._framing.frame(_encode(_final(self._exchange, self._reply, rest, first=first))))
 
 
 def _final(exchange: Exchange, reply: Reply, piece: Piece, *, first: int) -> dict[str, Any]:
@@ -201,28 +184,3 @@ def _final(exchange: Exchange, reply: Reply, piece: Piece, *, first: int) -> dic
         **({"context": reply.tokens} if reply.tokens else {}),
         **(numbers | logprobs if shape.logprobs_last else logprobs | numbers),
     }
-
-
-def _chat_chunk(model: str, created_at: str, piece: Piece) -> bytes:
-    return _encode(ChatChunk(model, created_at, _message(piece), logprobs=piece.logprobs or UNSET))
-
-
-def _generate_chunk(model: str, created_at: str, piece: Piece) -> bytes:
-    chunk = GenerateChunk(model, created_at, piece.text, piece.thinking or UNSET, logprobs=piece.logprobs or UNSET)
-    return _encode(chunk)
-
-
-def _message(piece: Piece) -> ReplyMessage:
-    return ReplyMessage("assistant", piece.text, piece.thinking or UNSET, piece.tool_calls or UNSET)
-
-
-def _generate_texts(piece: Piece) -> dict[str, Any]:
-    return {"response": piece.text} | ({"thinking": piece.thinking} if piece.thinking else {})
-
-
-def _chat_texts(piece: Piece) -> dict[str, Any]:
-    return {"message": _message(piece)}
-
-
-CHAT = Shape(_chat_chunk, _chat_texts, logprobs_last=False, rendered={"message": {"role": "", "content": ""}})
-GENERATE = Shape(_generate_chunk, _generate_texts, logprobs_last=True, rendered={"response": ""})

@@ -11,7 +11,6 @@ import msgspec
 
 from vllama.engine.engine import State
 from vllama.engine.progress import Phase
-from vllama.framing import Lines
 from vllama.models.model import Model
 from vllama.scheduling.report import Report
 from vllama.scheduling.scheduler import Lease, Scheduler
@@ -85,17 +84,12 @@ async def load(scheduler: Scheduler, model: Model, keep_alive: float | None) -> 
 
 
 async def tell_loading(
-    loading: AbstractAsyncContextManager[Loading], chunk: Callable[[str], bytes], lines: Lines
-) -> Lines:
-    """The lines of a reply, behind chunks that tell of its model's load."""
-    async with contextlib.aclosing(lines):
-        async with loading as load, contextlib.aclosing(_words(load)) as words:
-            async for word in words:
-                yield [chunk(word)]
-        # The reply acquires the model for itself in this turn of the loop, before it could be unloaded. Whoever
-        # kept it meanwhile would stand in the way of those who wait for its memory, and so in the reply's own.
-        async for batch in lines:
-            yield batch
+    loading: AbstractAsyncContextManager[Loading], chunk: Callable[[str], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """Chunks that tell of a model's load, until it has ended."""
+    async with loading as load, contextlib.aclosing(_words(load)) as words:
+        async for word in words:
+            yield chunk(word)
 
 
 async def _words(load: Loading) -> AsyncGenerator[str, None]:

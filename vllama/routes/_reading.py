@@ -32,8 +32,12 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The request's body, unpacked. Raises ApiError where it is too large, or packed in a way that is not known."""
-    return await read_within(request, gateway_of(request).max_body)
+    """The request's body, unpacked.
+
+    Raises ApiError where it is too large, all bodies together are, or it is packed in a way that is not known.
+    """
+    gateway = gateway_of(request)
+    return await read_within(request, gateway.max_body, gateway.admission.bodies)
 
 
 async def read_body(request: Request, type_: type[T], *, empty: str = "missing request body") -> T:
@@ -90,10 +94,15 @@ def _tidy(value: Any, type_: Any) -> Any:
         if isinstance(value, list) and get_origin(option) is list:
             return [_tidy(item, get_args(option)[0]) for item in value]
         if isinstance(option, type) and issubclass(option, msgspec.Struct) and isinstance(value, dict | None):
-            types = {field.encode_name: field.type for field in msgspec.structs.fields(option)}
+            types = _member_types(option)
             named = ((key.lower(), item) for key, item in (value or {}).items() if item is not None)
             return {key: _tidy(item, types[key]) for key, item in named if key in types}
     return value
+
+
+@functools.cache
+def _member_types(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
 
 
 def explain(error: msgspec.ValidationError) -> str:

@@ -3,8 +3,9 @@ model. Loading, naming and what goes wrong are the gateway's.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
@@ -13,27 +14,31 @@ from starlette.responses import Response
 
 from vllama.dialects import dialect_of
 from vllama.engine.client import Response as EngineResponse
-from vllama.engine.client import event_blocks
-from vllama.framing import STOPPING, begin, until_client_leaves
+from vllama.engine.events import data_of
+from vllama.framing import STOPPING, until_client_leaves
 from vllama.models.model import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Body, Line
 from vllama.routes._failures import engine_failures, failed, refusal, to_the_end, twice
 from vllama.routes._reading import NOT_JSON, NULL
+from vllama.routes._stream import Pipe
+from vllama.streams import Stream, begin
 
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
-_encode = msgspec.json.Encoder().encode
 
 
-def rename(data: bytes, name: bytes, **more: Raw) -> bytes:
-    """The JSON object in `data` with its `model` replaced. name: the client's, as JSON. more: other members to set."""
-    try:
-        fields = _fields_decoder.decode(data)
-    except msgspec.DecodeError:
-        return data  # `[DONE]`, or something else that names no model
-    if "model" not in fields:
-        return data
-    return _encode(fields | {"model": Raw(name)} | more)
+class Reply(Protocol):
+    """Makes of the engine's reply to one request what its client is to see."""
+
+    def whole(self, data: bytes) -> bytes: ...
+
+    def shortcut(self, block: bytes) -> Iterable[bytes] | None:
+        """What an event becomes, in pieces, where that is known without reading it; None where it must be read."""
+        ...
+
+    def event(self, block: bytes, data: bytes) -> bytes:
+        """What an event becomes, b"" where nothing. data: the block's. Raises what NOT_JSON names where it is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,16 @@ class Handover:
     """What is handed to the engine.
 
     path: the engine's route. body: the members for an engine, once it is known which; `model` is set here, but for a
-    form. action: what the model is asked to do, for the refusal of one that cannot. rename: puts the client's name for
-    the model into a whole reply, or into the data of one event. adapt: what becomes of a whole event instead, b"" where
-    nothing. failure: the events for a status and a message that end a stream, where the dialect's own will not do.
+    form. reply: adapts the reply. action: what the model is asked to do, for the refusal of one that cannot. failure:
+    the events for a status and a message that end a stream, where the dialect's own will not do.
     """
 
     model: Model
     wanted: str
     path: str
     body: Callable[[Line], Awaitable[Body]]
+    reply: Reply
     action: str = "this endpoint"
-    rename: Callable[[bytes, bytes], bytes] = rename
-    adapt: Callable[[bytes], bytes] | None = None
     failure: Callable[[int, str], bytes] | None = None
 
 
@@ -65,18 +68,17 @@ async def _hand_over(request: Request, handover: Handover) -> Response:
     async with contextlib.AsyncExitStack() as stack:
         upstream = await until_client_leaves(request, _ask_engine(request, handover, stack))
         if upstream.status == 200 and upstream.content_type == "text/event-stream":
-            return await _stream(request, handover, _relay_events(upstream, handover, stack.pop_all()))
+            return await _stream(request, handover, _relayed(upstream, handover.reply, stack))
         with engine_failures():
             data = await until_client_leaves(request, upstream.read())
     return _whole(upstream, data, handover)
 
 
-async def _stream(request: Request, handover: Handover, events: AsyncGenerator[bytes, None]) -> Response:
+async def _stream(request: Request, handover: Handover, stream: Stream) -> Response:
     dialect = dialect_of(request.url.path)
     failure = handover.failure or dialect.error_event
-    await anext(events)  # from now on they close what they hold
-    relay = to_the_end(events, lambda error: failure(error.status, error.message))
-    return await begin(request, relay, "text/event-stream", dialect.error_event(503, STOPPING))
+    told = to_the_end(stream, lambda error: failure(error.status, error.message))
+    return await begin(request, told, "text/event-stream", dialect.error_event(503, STOPPING))
 
 
 async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:
@@ -87,39 +89,41 @@ async def _ask_engine(request: Request, handover: Handover, stack: contextlib.As
         return await stack.enter_async_context(line.post(handover.path, body))
 
 
-async def _relay_events(
-    upstream: EngineResponse, handover: Handover, stack: contextlib.AsyncExitStack
-) -> AsyncGenerator[bytes, None]:
-    """The engine's events under the client's model name, up to one that is an error.
-
-    The first item is empty: whoever takes it owns what the generator's end closes.
-    """
-    name = _encode(handover.wanted)
-    async with stack:
-        yield b""
-        batches = await stack.enter_async_context(contextlib.aclosing(event_blocks(upstream)))
+async def _relayed(upstream: EngineResponse, reply: Reply, stack: contextlib.AsyncExitStack) -> Stream:
+    """The engine's events, adapted. stack: belongs to the stream from its first bytes on."""
+    pipe = Pipe(upstream, _Events(reply))
+    with engine_failures():
+        first = await pipe.first()
+    async with stack.pop_all():
+        outlet = yield first
         with engine_failures():
-            async for blocks in batches:
-                done: list[bytes] = []
-                try:
-                    for block in blocks:
-                        done.append(_adapted_block(block, handover, name))  # noqa: PERF401 - kept if the next one fails
-                finally:
-                    if chunk := b"".join(done):
-                        yield chunk
+            await pipe.rest(outlet)
 
 
-def _adapted_block(block: bytes, handover: Handover, name: bytes) -> bytes:
-    head, _, data = block.rpartition(b"data: ")
-    # In a text the quotation marks would be escaped.
-    if b'"error"' in data:
-        _raise_error(data)
-    if handover.adapt is None:
-        return head + b"data: " + handover.rename(data, name) + b"\n\n"
-    try:
-        return handover.adapt(block)
-    except NOT_JSON:
-        return block + b"\n\n"  # `[DONE]`, or nothing that a gateway understands
+class _Events:
+    """Has a reply's events adapted, up to one that is an error."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
+        for block in blocks:
+            if (pieces := self._reply.shortcut(block)) is not None:
+                out += pieces
+            elif (data := data_of(block)) and (made := self._read(block, data)):
+                out.append(made)
+
+    def end(self, out: list[bytes]) -> None:
+        """Nothing is added: what ends a reply is the engine's to say."""
+
+    def _read(self, block: bytes, data: bytes) -> bytes:
+        # In a text the quotation marks would be escaped.
+        if b'"error"' in data:
+            _raise_error(data)
+        try:
+            return self._reply.event(block, data)
+        except NOT_JSON:
+            return block + b"\n\n"  # `[DONE]`, or nothing that a gateway understands
 
 
 def _raise_error(data: bytes) -> None:
@@ -135,5 +139,5 @@ def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Respons
     if upstream.status >= 400:
         raise refusal(upstream.status, data, wanted=handover.wanted, action=handover.action)
     with engine_failures():
-        content = handover.rename(data, _encode(handover.wanted))
+        content = handover.reply.whole(data)
     return Response(content, upstream.status, media_type=upstream.content_type)

@@ -1,11 +1,16 @@
 """From an engine's bytes to its client's, without a task, a wait or a copy more than it takes."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from vllama.engine.client import Response
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vllama.engine.client import Response as EngineResponse
 from vllama.engine.events import Events
-from vllama.streams import Outlet, Stream
+from vllama.framing import STOPPING, Framing
+from vllama.routes._failures import to_the_end
+from vllama.streams import Outlet, Stream, begin
 
 
 class Translator(Protocol):
@@ -23,25 +28,26 @@ class Translator(Protocol):
         ...
 
 
-async def relay(response: Response, translator: Translator) -> Stream:
-    """A streamed reply. An error before its first bytes is raised instead of them."""
-    pipe = _Pipe(response, translator)
-    pipe.outlet = yield await pipe.first()
-    await pipe.rest()
+async def send_objects(request: Request, stream: Stream, framing: Framing) -> Response:
+    """Objects of Ollama's as a response. What goes wrong behind the first ones is the last."""
+    told = to_the_end(stream, lambda error: framing.failure(error.message))
+    return await begin(request, told, framing.media_type, framing.failure(STOPPING))
 
 
-class _Pipe:
-    def __init__(self, response: Response, translator: Translator) -> None:
-        self.outlet: Outlet
+class Pipe:
+    """A streamed reply on its way through a translator: its first bytes, and then the rest."""
+
+    def __init__(self, response: EngineResponse, translator: Translator) -> None:
         self._response = response
         self._translator = translator
         self._events = Events()
+        self._write: Callable[[bytes], Awaitable[None] | None]
         self._failure: Exception | None = None
-        self._held: Awaitable[None] | None = None
+        self._last: Awaitable[None] | None = None
         self._ended = False
 
     async def first(self) -> bytes:
-        """As much as there is when there is something."""
+        """As much as there is when there is something. Raises what went wrong before it."""
         out: list[bytes] = []
         try:
             while not out and not self._ended:
@@ -52,35 +58,38 @@ class _Pipe:
             self._failure = error
         return b"".join(out)
 
-    async def rest(self) -> None:
+    async def rest(self, outlet: Outlet) -> None:
+        """Have what follows written to the outlet as it comes. Raises what goes wrong, behind what came before it."""
         if self._failure is not None:
             raise self._failure
         if self._ended:
             return
+        self._write = outlet.write
         try:
             await self._response.pour(self._pass_on)
-            self._held = self._pass_on(b"")
+            self._last = self._pass_on(b"")
         finally:
-            if self._held is not None:  # what was written, also before something wrong was met
-                await self._held
+            if self._last is not None:
+                await self._last
 
     def _pass_on(self, data: bytes) -> Awaitable[None] | None:
         """What was read goes out at once. Returns what to wait for before more is read."""
         out: list[bytes] = []
-        self._held = None
         try:
             self._read(data, out)
-        finally:
+        except Exception:
             if out:
-                self._held = self.outlet.write(b"".join(out))
-        held, self._held = self._held, None
-        return held
+                self._last = self._write(b"".join(out))
+            raise
+        return self._write(b"".join(out)) if out else None
 
     def _read(self, data: bytes, out: list[bytes]) -> None:
         """data: b"" at the reply's end."""
         if data:
-            self._translator.feed(self._events.feed(data), out)
+            if blocks := self._events.feed(data):
+                self._translator.feed(blocks, out)
             return
         self._ended = True
-        self._translator.feed(self._events.close(), out)
+        if blocks := self._events.close():
+            self._translator.feed(blocks, out)
         self._translator.end(out)

@@ -1,38 +1,37 @@
 """Anthropic's endpoints: messages, and the number of tokens in them."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from vllama.dialects import ANTHROPIC, new_request_id
 from vllama.engine.client import Response as EngineResponse
-from vllama.engine.client import server_sent_events
-from vllama.errors import ApiError, EngineGoneError
-from vllama.framing import STOPPING, JSONResponse, begin, until_client_leaves
+from vllama.errors import ApiError
+from vllama.framing import STOPPING, JSONResponse, until_client_leaves
 from vllama.models.model import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import Question, ask
+from vllama.routes._completions import CompletionTranslator, decode
 from vllama.routes._edge import find_model, gateway_of, quote
 from vllama.routes._engine import Line
-from vllama.routes._failures import broken_off, engine_failures, failed, refusal, to_the_end, twice, unreadable
+from vllama.routes._failures import broken_off, engine_failures, refusal, to_the_end, twice
 from vllama.routes._prompt import capped
 from vllama.routes._reading import read_body
+from vllama.routes._stream import Pipe
+from vllama.streams import Stream, begin
 from vllama.translate.anthropic import Asked, check_request, message_request, prompt
-from vllama.translate.anthropic_reply import Event, MessageReply, encode_events
+from vllama.translate.anthropic_reply import MessageReply, encode_event
 from vllama.translate.request import EngineRequest, Target
 from vllama.wire.anthropic import MessagesRequest
 from vllama.wire.embed import EngineTokens
 from vllama.wire.openai import Completion
 
 _BUDGET = "thinking_token_budget"
-
-_decode = msgspec.json.Decoder(Completion).decode
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _reply(content: Any) -> Response:
 
 async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
     async with _engine_reply(exchange) as response:
-        message = reply.whole(_decode(await response.read()))
+        message = reply.whole(decode(await response.read()))
     if not reply.finished:
         raise broken_off()
     return message
@@ -96,53 +95,35 @@ async def _whole(exchange: _Exchange, reply: MessageReply) -> dict[str, Any]:
 
 async def _stream(exchange: _Exchange, reply: MessageReply) -> Response:
     """A streamed message. The first events are waited for: an error before them still gets a status of its own."""
+    stream = to_the_end(_relayed(exchange, reply), lambda error: ANTHROPIC.error_event(error.status, error.message))
     last_words = ANTHROPIC.error_event(503, STOPPING)
-    events = to_the_end(_streamed_events(exchange, reply), _failure_event)
-    response = await begin(exchange.request, events, "text/event-stream", last_words)
+    response = await begin(exchange.request, stream, "text/event-stream", last_words)
     response.headers["request-id"] = new_request_id()
     return response
 
 
-async def _streamed_events(exchange: _Exchange, reply: MessageReply) -> AsyncGenerator[bytes, None]:
-    async with (
-        _engine_reply(exchange) as response,
-        contextlib.aclosing(_translated_events(response, reply)) as translated,
-    ):
-        async for events in translated:
-            yield events
+async def _relayed(exchange: _Exchange, reply: MessageReply) -> Stream:
+    async with _engine_reply(exchange) as response:
+        pipe = Pipe(response, _Events(reply))
+        outlet = yield await pipe.first()
+        await pipe.rest(outlet)
 
 
-def _failure_event(error: ApiError) -> bytes:
-    return ANTHROPIC.error_event(error.status, error.message)
+class _Events(CompletionTranslator):
+    """A completion as the events of a message."""
 
+    def __init__(self, message: MessageReply) -> None:
+        super().__init__(message.reply)
+        self._message = message
+        self.frames = message.frames
 
-async def _translated_events(response: EngineResponse, reply: MessageReply) -> AsyncGenerator[bytes, None]:
-    async with contextlib.aclosing(server_sent_events(response)) as batches:
-        async for batch in batches:
-            events, failure = _translate(batch, reply)
-            if events:
-                yield events
-            if failure is not None:
-                raise failure
-    if not reply.finished:
-        raise broken_off()
-    yield encode_events(reply.close())
+    def add(self, completion: Completion, out: list[bytes]) -> None:
+        out += map(encode_event, self._message.feed(completion))
 
-
-def _translate(batch: list[bytes], reply: MessageReply) -> tuple[bytes, ApiError | EngineGoneError | None]:
-    """The events for events that came together, up to one that is an error, or no event at all."""
-    translated: list[Event] = []
-    for event in batch:
-        if event == b"[DONE]":
-            continue
-        try:
-            completion = _decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return encode_events(translated), unreadable(error)
-        if completion.error is not None:
-            return encode_events(translated), failed(event)
-        translated += reply.feed(completion)
-    return encode_events(translated), None
+    def end(self, out: list[bytes]) -> None:
+        if not self._message.finished:
+            raise broken_off()
+        out += map(encode_event, self._message.close())
 
 
 @contextlib.asynccontextmanager

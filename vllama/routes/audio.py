@@ -1,8 +1,5 @@
 """OpenAI's transcriptions and translations of sound: the form is handed on to the engine."""
 
-from collections.abc import AsyncIterator
-
-import aiohttp
 import msgspec
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -11,13 +8,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive
 
-from vllama.bodies import BodyTooLargeError
+from vllama.bodies import STALL_S, BodyTooLargeError, receive
+from vllama.engine.form import Form
 from vllama.errors import ApiError
 from vllama.models.model import Model
 from vllama.routes._abilities import check_abilities
 from vllama.routes._edge import find_model, gateway_of
 from vllama.routes._engine import Line
 from vllama.routes._relay import Handover, hand_over
+from vllama.translate.openai_reply import Renamed
 
 MAX_FIELD_BYTES = 2**20
 """Of a form's field that is no file."""
@@ -48,17 +47,20 @@ async def _read_form(request: Request) -> FormData:
 
 def _bounded(request: Request) -> Receive:
     """The request's body as it comes, as long as it is not too large. Long parts of it wait in files on disk."""
-    taken, limit = 0, gateway_of(request).max_body
+    gateway = gateway_of(request)
+    taken, limit = 0, gateway.max_body
 
-    async def receive() -> Message:
+    async def receive_more() -> Message:
         nonlocal taken
-        message = await request.receive()
-        taken += len(message.get("body", b""))
+        message = await receive(request, STALL_S)
+        size = len(message.get("body", b""))
+        taken += size
         if taken > limit:
             raise BodyTooLargeError(limit)
+        gateway.admission.bodies.take(request.scope, size)
         return message
 
-    return receive
+    return receive_more
 
 
 async def _hand_on(request: Request, form: FormData) -> Response:
@@ -73,11 +75,11 @@ async def _hand_on(request: Request, form: FormData) -> Response:
     model = await find_model(request, wanted)
     check_abilities(model, {"audio"})
 
-    async def engine_form(line: Line) -> aiohttp.FormData:
+    async def engine_form(line: Line) -> Form:
         check_abilities(line.lease.model, {"audio"})
         return _copy(form, line.lease.model)
 
-    handover = Handover(model, wanted, request.url.path, engine_form, action="audio")
+    handover = Handover(model, wanted, request.url.path, engine_form, Renamed(wanted), action="audio")
     reply = await hand_over(request, handover)
     return _as_text(reply) if form.get("response_format") == "text" else reply
 
@@ -89,24 +91,17 @@ def _as_text(reply: Response) -> Response:
     return PlainTextResponse(msgspec.json.decode(reply.body, type=_Transcript).text)
 
 
-def _copy(form: FormData, model: Model) -> aiohttp.FormData:
-    """The form under the engine's name for the model."""
-    copy = aiohttp.FormData(default_to_multipart=True)
+def _copy(form: FormData, model: Model) -> Form:
+    """The form under the engine's name for the model. Its files are read where they lie, without blocking."""
+    copy = Form()
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             kind = value.content_type or "application/octet-stream"
-            copy.add_field(name, _pieces(value), filename=value.filename or name, content_type=kind)
+            copy.add_file(name, value, value.size or 0, filename=value.filename or name, content_type=kind)
         elif name != "model":
-            copy.add_field(name, value)
-    copy.add_field("model", model.engine_name)
+            copy.add(name, value)
+    copy.add("model", model.engine_name)
     return copy
-
-
-async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
-    """Its content, from its beginning, read without blocking where it lies on disk."""
-    await file.seek(0)
-    while piece := await file.read(2**16):
-        yield piece
 
 
 routes = [

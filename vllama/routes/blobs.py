@@ -3,13 +3,13 @@
 import asyncio
 import errno
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from vllama.bodies import pieces
 from vllama.dialects import OLLAMA
 from vllama.errors import ApiError
 from vllama.framing import HangUp
@@ -34,7 +34,7 @@ async def post(request: Request) -> Response:
     store, digest = _asked(request)
     try:
         await asyncio.to_thread(_check_space, request, store, digest)
-        async with aclosing(_unless_stalled(request.stream())) as body:
+        async with aclosing(pieces(request, STALL_S)) as body:
             created = await store.blobs.add(body, digest)
     except DigestMismatchError as error:
         raise ApiError(400, f"digest mismatch, expected {quote(digest)}, got {quote(error.digest)}") from None
@@ -73,18 +73,6 @@ def _explain(error: OSError, request: Request, store: Store) -> str:
 def _length(request: Request) -> int:
     given = request.headers.get("content-length", "")
     return int(given) if given.isdecimal() else 0
-
-
-async def _unless_stalled(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    while True:
-        try:
-            async with asyncio.timeout(STALL_S):
-                chunk = await anext(chunks, None)
-        except TimeoutError:
-            raise ApiError(408, f"no byte of the upload came for {STALL_S:.0f} s: send it again") from None
-        if chunk is None:
-            return
-        yield chunk
 
 
 routes = [

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,7 +22,6 @@ from vllama.translate.failure import CONTEXT_EXCEEDED
 from vllama.translate.options import check_options
 from vllama.wire.embed import (
     EmbeddingsRequest,
-    EmbedReply,
     EmbedRequest,
     EngineEmbedding,
     EngineEmbeddings,
@@ -49,8 +47,8 @@ async def embed(request: Request) -> Response:
     asked = embedding_request(inputs, truncate=body.truncate is not False)
     reply, loaded = await _embed(request, model, body.wanted, asked, keep_alive)
     vectors = await _render(request, reply.data, lambda _, floats: unit(floats, body.dimensions).tolist())
-    tokens = max(1, reply.usage.prompt_tokens)
-    return JSONResponse(EmbedReply(body.wanted, vectors, **durations(arrived, loaded), prompt_eval_count=tokens))
+    numbers = durations(arrived, loaded) | {"prompt_eval_count": max(1, reply.usage.prompt_tokens)}
+    return _around({"model": body.wanted}, "embeddings", vectors, numbers)
 
 
 async def embeddings(request: Request) -> Response:
@@ -88,7 +86,7 @@ async def openai_embeddings(request: Request) -> Response:
     tokens = reply.usage.prompt_tokens
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     data = await _render(request, reply.data, entry)
-    return JSONResponse({"object": "list", "data": data, "model": wanted, "usage": usage})
+    return _around({"object": "list"}, "data", data, {"model": wanted, "usage": usage})
 
 
 def _require_model(wanted: str) -> None:
@@ -130,18 +128,24 @@ async def _embed(
 
 async def _render(
     request: Request, entries: Sequence[EngineEmbedding], show: Callable[[int, "array[float]"], Any]
-) -> Raw:
-    """The JSON array of what `show` makes of each vector."""
+) -> list[bytes]:
+    """The JSON array of what `show` makes of each vector, in pieces."""
 
-    async def render() -> Raw:
-        parts = []
+    async def render() -> list[bytes]:
+        pieces = []
         for index, entry in enumerate(entries):
             if index % _VECTORS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            parts.append(_encode(show(index, vector(entry.embedding))))
-        return Raw(b"[" + b",".join(parts) + b"]")
+            pieces += [b"," if index else b"[", _encode(show(index, vector(entry.embedding)))]
+        return [*pieces, b"]"]
 
     return await until_client_leaves(request, render())
+
+
+def _around(before: dict[str, Any], name: str, pieces: list[bytes], after: dict[str, Any]) -> Response:
+    """An object with a large member between others. Its pieces, some megabytes, are copied once."""
+    head = b'%b,"%b":' % (_encode(before)[:-1], name.encode())
+    return Response(b"".join([head, *pieces, b",", _encode(after)[1:]]), media_type=JSONResponse.media_type)
 
 
 routes = [

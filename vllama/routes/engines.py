@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vllama.engine.engine import State
-from vllama.framing import JSONResponse, begin
+from vllama.framing import JSONResponse
 from vllama.gateway import Gateway
 from vllama.routes._edge import gateway_of, get
 from vllama.scheduling.report import Report
-from vllama.wire.engines import EngineStatus, Overview, PhaseTime, Requests, StandbyStatus
+from vllama.streams import begin, poured
+from vllama.wire.engines import AdmissionStatus, EngineStatus, Overview, PhaseTime, Requests, StandbyStatus
 
 _PAUSE_S = 0.1
 """At least, between two looks: progress bars move, and requests come and go, more often."""
@@ -30,12 +31,13 @@ async def engines(request: Request) -> Response:
 
 async def events(request: Request) -> Response:
     """All engines, then what changes of them, as Server-Sent Events until the server stops."""
-    return await begin(request, _events(gateway_of(request)), "text/event-stream", b": the server is stopping\n\n")
+    stream = poured(_events(gateway_of(request)))
+    return await begin(request, stream, "text/event-stream", b": the server is stopping\n\n")
 
 
 async def _overview(gateway: Gateway) -> Overview:
     statuses = (_status(gateway, report) for report in gateway.scheduler.reports())
-    return Overview(await asyncio.gather(*statuses), await _standby(gateway))
+    return Overview(await asyncio.gather(*statuses), await _standby(gateway), _admission(gateway))
 
 
 async def _status(gateway: Gateway, report: Report) -> EngineStatus:
@@ -69,6 +71,16 @@ async def _standby(gateway: Gateway) -> StandbyStatus:
         return StandbyStatus()
     memory = await gateway.stats.memory(standby.pid, standby.memory) if standby.pid is not None else 0
     return StandbyStatus(str(standby.state), standby.pid, memory, standby.reason)
+
+
+def _admission(gateway: Gateway) -> AdmissionStatus:
+    admission = gateway.admission
+    return AdmissionStatus(
+        requests=admission.in_flight,
+        max_requests=admission.requests.most,
+        bodies=admission.bodies.held,
+        max_bodies=admission.bodies.most,
+    )
 
 
 async def _events(gateway: Gateway) -> AsyncGenerator[bytes, None]:

@@ -14,9 +14,10 @@ from vllama.routes._abilities import check_abilities
 from vllama.routes._ask import checked_keep_alive, load
 from vllama.routes._edge import find_model, gateway_of, quote
 from vllama.routes._engine import refuse_templates
-from vllama.routes._generation import CHAT, GENERATE, Exchange, Shape, answer, notice
+from vllama.routes._generation import Exchange, answer, notice
 from vllama.routes._reading import read_body
 from vllama.translate.messages import check_images, media_abilities
+from vllama.translate.ollama_reply import CHAT, GENERATE, Shape
 from vllama.translate.options import check_options, inexpressible
 from vllama.translate.request import (
     EngineRequest,

@@ -24,12 +24,11 @@ from vllama.routes._edge import find_model, gateway_of, get, quote
 from vllama.routes._engine import Line
 from vllama.routes._prompt import capped
 from vllama.routes._reading import read_request
-from vllama.routes._relay import Handover, hand_over, rename
-from vllama.translate.openai import FINGERPRINT, NO_USAGE, ChatReply, chat_body, completion_body, load_reply, read_chat
+from vllama.routes._relay import Handover, hand_over
+from vllama.translate.openai import chat_body, completion_body, read_chat
+from vllama.translate.openai_reply import FINGERPRINT, NO_USAGE, ChatReply, Renamed, load_reply
 from vllama.translate.request import COMPLETION_PATH, EngineRequest, Target
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest
-
-_FINGERPRINT = msgspec.Raw(msgspec.json.encode(FINGERPRINT))
 
 
 async def list_models(request: Request) -> Response:
@@ -85,9 +84,8 @@ async def completions(request: Request) -> Response:
             asked = await capped(line, counted, asked | {"prompt": prompt})
         return asked
 
-    return await hand_over(
-        request, Handover(model, wanted, request.url.path, engine_body, action="generate", rename=_sign)
-    )
+    reply = Renamed(wanted, system_fingerprint=FINGERPRINT)
+    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, reply, "generate"))
 
 
 def _prompts(prompt: Any) -> list[Any]:
@@ -95,10 +93,6 @@ def _prompts(prompt: Any) -> list[Any]:
     if not prompt:
         return []
     return prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
-
-
-def _sign(data: bytes, name: bytes) -> bytes:
-    return rename(data, name, system_fingerprint=_FINGERPRINT)
 
 
 async def _load(request: Request, model: Model, body: CompletionRequest) -> Response:

@@ -8,14 +8,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from vllama.errors import ApiError, VllamaError
-from vllama.framing import JSONResponse, Lines, stream, until_client_leaves
+from vllama.errors import ApiError
+from vllama.framing import Framing, JSONResponse, framing_of, until_client_leaves
 from vllama.gateway import Gateway
 from vllama.models import pulls, pushes
 from vllama.models._progress import Events
 from vllama.models.names import InvalidName, ModelName, parse
 from vllama.routes._edge import cloud_disabled, gateway_of
 from vllama.routes._reading import read_body
+from vllama.routes._stream import send_objects
+from vllama.streams import poured
 from vllama.wire.manage import Progress, PullRequest, PushRequest
 
 
@@ -44,18 +46,15 @@ async def progress(request: Request, events: AsyncGenerator[msgspec.Struct, None
     The work behind the events ends when the client leaves.
     """
     if streamed:
-        return await stream(request, _lines(events))
+        framing = framing_of(request)
+        return await send_objects(request, poured(_framed(events, framing)), framing)
     return JSONResponse(await until_client_leaves(request, _last(events)))
 
 
-async def _lines(events: AsyncGenerator[msgspec.Struct, None]) -> Lines:
+async def _framed(events: AsyncGenerator[msgspec.Struct, None], framing: Framing) -> AsyncGenerator[bytes, None]:
     async with contextlib.aclosing(events):
-        yield [msgspec.json.encode(await anext(events))]
-        try:
-            async for event in events:
-                yield [msgspec.json.encode(event)]
-        except (VllamaError, ApiError) as error:
-            yield [msgspec.json.encode({"error": str(error)})]
+        async for event in events:
+            yield framing.frame(msgspec.json.encode(event))
 
 
 async def _last(events: AsyncGenerator[msgspec.Struct, None]) -> msgspec.Struct:

@@ -15,7 +15,8 @@ from vllama.routes._prompt import capped
 from vllama.routes._reading import read_request
 from vllama.translate.request import EngineRequest
 from vllama.translate.response_prompt import chat_prompt
-from vllama.translate.responses import ResponseReply, read_response_request, response_body
+from vllama.translate.response_reply import ResponseReply
+from vllama.translate.responses import read_response_request, response_body
 from vllama.wire.openai_requests import ResponsesRequest
 
 

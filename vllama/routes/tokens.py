@@ -15,6 +15,7 @@ from vllama.routes._edge import find_model
 from vllama.routes._engine import Line
 from vllama.routes._reading import NULL, Fields, read_body, read_fields, text_field
 from vllama.routes._relay import Handover, hand_over
+from vllama.translate.openai_reply import Renamed
 from vllama.translate.request import RENDERED, Target, chat_request
 from vllama.wire.embed import DetokenizeRequest, EngineText, EngineTokens, TokenizeRequest
 from vllama.wire.ollama import ChatRequest
@@ -69,7 +70,7 @@ async def hand_through(request: Request) -> Response:
         template = Target.of(line.lease.model).template if "messages" in body else {}
         return template | {name: value for name, value in body.items() if name not in template or value != NULL}
 
-    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, _ACTION))
+    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, Renamed(wanted), _ACTION))
 
 
 routes = [

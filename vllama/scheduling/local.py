@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator
 
 from vllama.changes import Changes
 from vllama.engine.progress import Phase, Progress
 from vllama.errors import EngineError, VllamaError
 from vllama.models.model import Model
+from vllama.overload import Bound
 from vllama.scheduling.engines import Engines
 from vllama.scheduling.failures import Failures, told
 from vllama.scheduling.mover import Mover
@@ -19,7 +21,7 @@ from vllama.scheduling.scheduler import Lease, Loaded
 from vllama.scheduling.shelf import Changed
 from vllama.scheduling.status import loss, report, shown
 from vllama.scheduling.tenant import Tenant, Terms, now
-from vllama.scheduling.waiters import Grant, Waiter, Waiters
+from vllama.scheduling.waiters import Grant, Waiter, Waiters, closing
 
 logger = logging.getLogger("vllama.scheduler")
 
@@ -27,9 +29,9 @@ logger = logging.getLogger("vllama.scheduler")
 class LocalScheduler:
     """Owns the engines.
 
-    keep_alive: seconds, for requests that say nothing. max_queue: most requests waiting. max_loaded: most engines
-    awake at once, 0 for as many as memory holds. pinned, warm: as `Terms` has them; warm names are kept so once they
-    were asked for.
+    keep_alive: seconds, for requests that say nothing. max_queue: most requests waiting. max_requests: most of them in
+    flight on one engine, those that wait for it included. max_loaded: most engines awake at once, 0 for as many as
+    memory holds. pinned, warm: as `Terms` has them; warm names are kept so once they were asked for.
 
     Requests come and go and only note what they want; the mover acts on it. Downloads and adapters, which take no
     memory from anybody, have tasks of their own.
@@ -41,6 +43,7 @@ class LocalScheduler:
         *,
         keep_alive: float,
         max_queue: int,
+        max_requests: int = sys.maxsize,
         max_loaded: int = 0,
         pinned: frozenset[str] = frozenset(),
         warm: frozenset[str] = frozenset(),
@@ -49,6 +52,7 @@ class LocalScheduler:
         self._terms = Terms(keep_alive, pinned, warm)
         self._residents: dict[str, Resident] = {}
         self._waiters = Waiters(max_queue)
+        self._bound = Bound(max_requests, "max_requests_per_engine")
         self._warm: dict[str, Model] = {}
         self._failures = Failures(now)
         self._mover = Mover(engines, self._residents, self, max_loaded)
@@ -58,8 +62,10 @@ class LocalScheduler:
     @contextlib.asynccontextmanager
     async def acquire(self, model: Model, keep_alive: float | None = None) -> AsyncIterator[Lease]:
         if self._draining:
-            raise _closing()
+            raise closing()
         resident = self._residents.get(model.weights)
+        if resident is not None:
+            self._bound.check(resident.users + self._waiters.count(model.weights))
         if resident is not None and resident.serves(model):
             tenant = self._admit(resident, model, keep_alive)
         else:
@@ -106,7 +112,7 @@ class LocalScheduler:
 
     def drain(self) -> None:
         self._draining = True
-        self._waiters.refuse(_closing())
+        self._waiters.refuse(closing())
         self._mover.drain()
 
     async def close(self) -> None:
@@ -210,7 +216,7 @@ class LocalScheduler:
                 resident.progress.enter(Phase.DOWNLOADING)
             resident.model = await self._engines.fetch(resident.model, resident.progress)
         except BaseException as error:
-            if _is_cancelled():
+            if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             self.started(resident)
             self.fail(resident, error)
@@ -339,12 +345,3 @@ class LocalScheduler:
         refusal = told(resident.model, error)
         self._waiters.refuse(refusal, resident.weights, adapter)
         return refusal
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _closing() -> EngineError:
-    return EngineError("the server is stopping", "send the request again")

@@ -81,6 +81,11 @@ class Resident:
         return self.opened and self.state is State.READY and not (self.closed or self.is_dead)
 
     @property
+    def users(self) -> int:
+        """Requests that it answers now."""
+        return sum(tenant.users for tenant in self.tenants.values())
+
+    @property
     def is_busy(self) -> bool:
         return any(tenant.users for tenant in self.tenants.values()) or (self.shelf is not None and self.shelf.busy)
 

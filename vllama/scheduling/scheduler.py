@@ -10,8 +10,6 @@ from vllama.engine.engine import State
 from vllama.models.model import Model
 from vllama.scheduling.report import Report
 
-BUSY = "server busy, please try again.  maximum pending requests exceeded"
-
 
 @dataclass(frozen=True)
 class Lease:
@@ -46,7 +44,8 @@ class Scheduler(Protocol):
         """A ready engine for the model, loaded first where need be.
 
         keep_alive: seconds to stay loaded after this use; None leaves what the name has.
-        Raises ApiError 503 where too many wait already, VllamaError with the cause where the load fails.
+        Raises ApiError 503 where too many wait, or use its engine, already; VllamaError with the cause where the load
+        fails.
         """
         ...
 

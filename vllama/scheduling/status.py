@@ -52,7 +52,7 @@ def report(resident: Resident, waiting: int, restarts: int, error: VllamaError |
         steps=steps,
         seconds=now() - resident.since,
         size=engine.size if engine is not None else 0,
-        requests=sum(tenant.users for tenant in resident.tenants.values()),
+        requests=resident.users,
         waiting=waiting,
         restarts=restarts,
         error=loss(engine) if engine is not None and engine.failure else str(error or ""),

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vllama.errors import ApiError, VllamaError
+from vllama.errors import EngineError, VllamaError
 from vllama.models.model import Model
+from vllama.overload import Bound
 from vllama.scheduling.resident import Resident
-from vllama.scheduling.scheduler import BUSY
 from vllama.scheduling.tenant import Tenant
 
 Grant = tuple[Resident, Tenant]
@@ -28,7 +28,7 @@ class Waiters:
     """In the order in which they came. most: that may wait at once."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._bound = Bound(most, "max_queue")
         self._all: list[Waiter] = []
 
     def __iter__(self) -> Iterator[Waiter]:
@@ -39,8 +39,8 @@ class Waiters:
         return len(self._all)
 
     def add(self, model: Model, keep_alive: float | None) -> Waiter:
-        if len(self._all) >= self._most:
-            raise ApiError(503, BUSY)
+        """Raises ApiError 503 where too many wait."""
+        self._bound.check(len(self._all))
         waiter = Waiter(model, keep_alive, asyncio.get_running_loop().create_future())
         self._all.append(waiter)
         return waiter
@@ -63,3 +63,8 @@ class Waiters:
                 self._all.append(waiter)
             elif not waiter.granted.done():
                 waiter.granted.set_exception(error)
+
+
+def closing() -> EngineError:
+    """For those who wait, or come, when the server stops."""
+    return EngineError("the server is stopping", "send the request again")

@@ -14,10 +14,15 @@ Object = dict[str, Any]
 Event = dict[str, Any]
 
 _encode = msgspec.json.Encoder().encode
+_FIELDS = {"thinking": "reasoning", "text": "content"}
+"""What `only_text` names, by the kind of block that it goes into."""
+_TEXT = "\x01"
+"""Stands for a delta's text; in JSON it is escaped."""
+_MARK = _encode(_TEXT)[1:-1]
 
 
-def encode_events(events: Sequence[Event]) -> bytes:
-    return b"".join(b"event: " + event["type"].encode() + b"\ndata: " + _encode(event) + b"\n\n" for event in events)
+def encode_event(event: Event) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
 
 
 class MessageReply:
@@ -25,12 +30,14 @@ class MessageReply:
 
     model: the client's name for it. stop_sequences: the client's; a Modelfile's own are nobody's concern.
     tools: whether any were offered.
+    frames: what surrounds a delta that can be written now, where it is of a field that `only_text` names.
     """
 
     def __init__(self, model: str, stop_sequences: Sequence[str] = (), *, tools: bool = False) -> None:
         self._model = model
         self._stop_sequences = stop_sequences
-        self._reply = Reply(tools=tools)
+        self.reply = Reply(tools=tools)
+        self.frames: dict[str, tuple[bytes, bytes]] = {}
         self._matched: str | None = None
         self._called = False
         self._begun = False
@@ -40,7 +47,7 @@ class MessageReply:
     @property
     def finished(self) -> bool:
         """Whether the engine brought the reply to an end."""
-        return self._reply.finish_reason not in (None, "abort")
+        return self.reply.finish_reason not in (None, "abort")
 
     def whole(self, completion: Completion) -> Object:
         """The message that a whole reply is."""
@@ -67,7 +74,7 @@ class MessageReply:
         ]
 
     def _read(self, completion: Completion) -> Piece | None:
-        piece = self._reply.feed(completion)
+        piece = self.reply.feed(completion)
         if completion.choices and (matched := completion.choices[0].stop_reason) in self._stop_sequences:
             self._matched = str(matched)
         self._called = self._called or bool(piece and piece.tool_calls)
@@ -85,14 +92,14 @@ class MessageReply:
         return {"id": identifier, "type": "message", "role": "assistant", "model": self._model, "content": content}
 
     def _usage(self) -> Object:
-        usage = self._reply.usage
+        usage = self.reply.usage
         return {
             "input_tokens": usage.prompt_tokens if usage else 0,
             "output_tokens": (usage.completion_tokens or 0) if usage else 0,
         }
 
     def _ending(self) -> Object:
-        if self._reply.finish_reason == "length":
+        if self.reply.finish_reason == "length":
             reason = "max_tokens"
         elif self._called:
             reason = "tool_use"
@@ -103,18 +110,26 @@ class MessageReply:
     def _add(self, piece: Piece) -> list[Event]:
         events: list[Event] = []
         if piece.thinking:
-            events += self._write("thinking", {"type": "thinking_delta", "thinking": piece.thinking})
+            events += self._write("thinking", piece.thinking)
         if piece.text:
-            events += self._write("text", {"type": "text_delta", "text": piece.text})
+            events += self._write("text", piece.text)
         for call in piece.tool_calls:
             arguments = _encode(call.function.arguments).decode()
             events += self._open_block(_tool_block(call))
             events.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
         return events
 
-    def _write(self, kind: str, delta: Object) -> list[Event]:
-        """A delta in a block of that kind, which goes on where one is open."""
-        return [*(self._open_block(_empty_block(kind)) if self._open != kind else ()), self._delta(delta)]
+    def _write(self, kind: str, text: str) -> list[Event]:
+        """A text in a block of that kind, which goes on where one is open."""
+        if self._open == kind:
+            return [self._text_delta(kind, text)]
+        opened = self._open_block(_empty_block(kind))
+        before, _, after = encode_event(self._text_delta(kind, _TEXT)).rpartition(_MARK)
+        self.frames[_FIELDS[kind]] = before, after
+        return [*opened, self._text_delta(kind, text)]
+
+    def _text_delta(self, kind: str, text: str) -> Event:
+        return self._delta({"type": f"{kind}_delta", kind: text})
 
     def _delta(self, delta: Object) -> Event:
         return {"type": "content_block_delta", "index": self._block, "delta": delta}
@@ -129,6 +144,7 @@ class MessageReply:
         if not self._open:
             return []
         self._open = ""
+        self.frames.clear()
         return [{"type": "content_block_stop", "index": self._block}]
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from vllama.overload import BUSY
+
 CONTEXT_EXCEEDED = (
     "the prompt is longer than the context length currently available to the model; shorten the prompt, "
     "adjust the context length in settings, or use a model with a longer context length"
@@ -42,7 +44,7 @@ def failure_text(status: int, body: bytes) -> tuple[int, str]:
     if status in (400, 501):  # or what was asked for is nothing that this model can do
         return 400, _shorten(_plain(message))
     if status in (429, 503):
-        return 503, "server busy, please try again.  maximum pending requests exceeded"
+        return 503, BUSY
     return 500, f"an error was encountered while running the model: {_shorten(message)}"
 
 

@@ -1,10 +1,8 @@
-"""OpenAI's requests for chats and completions: checked and completed as Ollama does; and the engine's replies to them.
+"""OpenAI's requests for chats and completions, checked and completed as Ollama does.
 
-The engine speaks OpenAI's protocol itself. What is not looked at here it gets, and gives, as it came.
+The engine speaks OpenAI's protocol itself. What is not looked at here it gets as it came.
 """
 
-import secrets
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +14,7 @@ from vllama.models.modelfile import Modelfile
 from vllama.translate.openai_messages import Object, abilities, kind, read_messages
 from vllama.translate.options import LARGEST_LIMIT, check_options, sampling_parameters
 from vllama.translate.request import Target, check_top_logprobs
-from vllama.translate.spacing import Trimmer
 from vllama.wire.openai_requests import ChatRequest, CompletionRequest, Sampled
-
-FINGERPRINT = "fp_ollama"
 
 DEFAULTS: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0}
 """OpenAI's, which Ollama puts above a Modelfile's parameters."""
@@ -37,9 +32,7 @@ _EFFORTS: dict[str, bool | str] = {
 _OPTIONS = ("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty")
 _WITH_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _NAMELESS = {"name": "response"}
-_OF_TOKENS = ("logprobs", "token_ids")
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 Think = bool | str | None
@@ -163,74 +156,3 @@ def _named_format(response_format: Object | None) -> Object:
     if not response_format or not isinstance(schema := response_format.get("json_schema"), dict):
         return {}
     return {"response_format": response_format | {"json_schema": _NAMELESS | schema}}
-
-
-NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-
-
-def load_reply(model: str, created: int) -> Object:
-    """What an empty prompt is answered, which only loads the model."""
-    return {
-        "id": f"cmpl-{secrets.token_hex(8)}",
-        "object": "text_completion",
-        "created": created,
-        "model": model,
-        "system_fingerprint": FINGERPRINT,
-        "choices": [{"text": "", "index": 0, "finish_reason": "load"}],
-    }
-
-
-class ChatReply:
-    """Makes the engine's replies to one chat, whole or streamed, what Ollama's clients expect."""
-
-    def __init__(self, model: str) -> None:
-        self._common = {"model": model, "system_fingerprint": FINGERPRINT}
-        self._trimmers: defaultdict[int, Trimmer] = defaultdict(Trimmer)
-
-    def whole(self, data: bytes) -> bytes:
-        reply = _decode(data) | self._common
-        for choice in reply.get("choices") or ():
-            message = choice["message"]
-            self._tidy(message, choice.get("index", 0))
-            message["content"] = message.get("content") or ""
-            for index, call in enumerate(message.get("tool_calls") or ()):
-                call["index"] = index
-        return _encode(reply)
-
-    def event(self, data: bytes) -> bytes:
-        """The events for an event's data, empty where nothing is left to say."""
-        chunk = _decode(data) | self._common
-        choices = [part for choice in chunk.get("choices") or () for part in self._parts(choice)]
-        chunks = [chunk | {"choices": [choice]} for choice in choices] if chunk.get("choices") else [chunk]
-        return b"".join(b"data: " + _encode(chunk) + b"\n\n" for chunk in chunks)
-
-    def _parts(self, choice: Object) -> list[Object]:
-        """What a choice adds, if anything, and its end, which the engine may put together with it."""
-        if not choice["delta"]:
-            return [choice]
-        if choice.get("finish_reason") is None:
-            return [choice] if self._says_something(choice) else []
-        end = {name: value for name, value in choice.items() if name not in _OF_TOKENS} | {"delta": {}}
-        text = {name: value for name, value in choice.items() if name != "stop_reason"} | {"finish_reason": None}
-        return [text, end] if self._says_something(text) else [end]
-
-    def _says_something(self, choice: Object) -> bool:
-        delta = choice["delta"]
-        self._tidy(delta, choice.get("index", 0))
-        if delta.get("content") is None:
-            delta["content"] = ""
-        for call in delta.get("tool_calls") or ():
-            call["function"].setdefault("arguments", "")
-        return bool(
-            delta.get("reasoning") or delta["content"] or len(delta) > 1
-            or any(choice.get(name) for name in _OF_TOKENS)
-        )  # fmt: skip
-
-    def _tidy(self, message: Object, index: int) -> None:
-        trimmer = self._trimmers[index]
-        if thinking := message.pop("reasoning", None):
-            message["reasoning"] = trimmer.thinking(thinking)
-            if not message["reasoning"]:
-                del message["reasoning"]
-        if content := message.get("content"):
-            message["content"] = trimmer.answer(content)

@@ -33,6 +33,12 @@ def kind(value: Any) -> str:
     return _KINDS.get(type(value), "map[string]interface {}")
 
 
+def joined(parts: Any) -> str:
+    """The texts of an item's parts, which may be anything."""
+    texts = (part.get("text") for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 def read_messages(messages: Sequence[Object]) -> list[Object]:
     """The messages as the engine wants them. Raises ApiError 400 for what Ollama refuses."""
     functions = {

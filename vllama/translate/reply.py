@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +91,17 @@ class Reply:
             self._finish(choice, piece)
         return piece or None
 
+    def add_text(self, field: str, text: bytes) -> bytes | None:
+        """What an event adds that has nothing but this text, both as the inside of a JSON string.
+
+        None where it has to be fed. field: as `only_text` names it.
+        """
+        if field == "content":
+            return text if self._trimmer.answering else None
+        if field == "text":
+            return text if self._tags is None else None
+        return text if self._trimmer.thinks_on(text) else None
+
     def close(self) -> Piece | None:
         """What is still held back at the end of a stream that named no finish reason."""
         piece = Piece()
@@ -171,6 +183,22 @@ class Reply:
             piece.tool_calls = [*piece.tool_calls, ToolCall(id=_call_id(), function=function)]
             self._calls_sent += 1
         self._calls.clear()
+
+
+def only_text(event: Completion, tokens: Sequence[int]) -> tuple[str, str] | None:
+    """The field and the text of an event that has nothing else, but for the ids of its tokens, where there are any."""
+    choice = event.choices[0] if event.choices else Choice()
+    delta = choice.delta or Message()
+    if text := choice.text:
+        field, alone = "text", Choice(text=text)
+    elif text := delta.content:
+        field, alone = "content", Choice(delta=Message(content=text))
+    elif text := delta.reasoning:
+        field, alone = "reasoning", Choice(delta=Message(reasoning=text))
+    else:
+        return None
+    alone.token_ids = list(tokens) or None
+    return (field, text) if event == Completion([alone]) else None
 
 
 def _ends_with_a_mark(choice: Choice) -> bool:

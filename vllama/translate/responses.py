@@ -1,7 +1,6 @@
-"""OpenAI's requests for responses: checked and completed as Ollama does; and the engine's replies to them.
+"""OpenAI's requests for responses, checked and completed as Ollama does.
 
-Thinking goes out as Ollama sends it: as a reasoning item's summary, and as its `encrypted_content`, which clients send
-back unread. A client that sends it back gives it to the model again.
+Thinking that a client sends back, in whichever member of a reasoning item, is given to the model again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,8 @@ import msgspec
 
 from vllama.errors import ApiError
 from vllama.translate.openai import Think, complete, read_effort, read_options, with_modelfile
-from vllama.translate.openai_messages import Object, call_arguments, check_image, kind
+from vllama.translate.openai_messages import Object, call_arguments, check_image, joined, kind
 from vllama.translate.request import Target
-from vllama.translate.spacing import Trimmer
 from vllama.wire.openai_requests import ResponsesRequest
 
 _DEFAULTS = {"temperature": 1.0}
@@ -23,16 +21,7 @@ _DEFAULTS = {"temperature": 1.0}
 _ENGINE_ITEMS = ("custom_tool_call", "custom_tool_call_output")
 _TEXTS = ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text")
 _INCLUDED = ("message.output_text.logprobs",)
-_ECHO: Object = {"metadata": {}, "text": {"format": {"type": "text"}}, "store": False}
-"""What a response says that was asked for, where the engine says nothing: no client asked for anything else."""
-_SUMMARY_EVENTS = {
-    "response.reasoning_text.delta": "response.reasoning_summary_text.delta",
-    "response.reasoning_text.done": "response.reasoning_summary_text.done",
-    "response.content_part.added": "response.reasoning_summary_part.added",
-    "response.content_part.done": "response.reasoning_summary_part.done",
-}
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -173,7 +162,7 @@ def _check_part(part: Any, where: str) -> None:
 
 def _read_reasoning(item: Object, where: str) -> list[Object]:
     """Thinking that the model is to see again, from wherever it can be read."""
-    text = _joined(item.get("content")) or _joined(item.get("summary")) or item.get("encrypted_content", "")
+    text = joined(item.get("content")) or joined(item.get("summary")) or item.get("encrypted_content", "")
     if not isinstance(text, str):
         raise ApiError(400, f"{where}.encrypted_content: expected string")
     if not text:
@@ -210,11 +199,6 @@ def _read_tool(tool: Object) -> Object:
     return tool | {"description": described, "format": {"type": "text"}}
 
 
-def _joined(parts: Any) -> str:
-    texts = (part.get("text") for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
-    return "".join(text for text in texts if isinstance(text, str))
-
-
 def _show_images(items: Sequence[Object]) -> bool:
     messages = (item for item in items if item.get("type") == "message")
     contents = (message["content"] for message in messages if isinstance(message["content"], list))
@@ -226,121 +210,3 @@ def _named_format(text: Object | None) -> Object:
     if not text or not isinstance(wanted := text.get("format"), dict) or wanted.get("type") != "json_schema":
         return {}
     return {"text": text | {"format": {"name": "response"} | wanted}}
-
-
-class ResponseReply:
-    """Makes the engine's reply to one request, whole or streamed, what Ollama's clients expect.
-
-    A message that is nothing but the white space after a model's thinking is left out, so events are numbered anew.
-    """
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._trimmer = Trimmer()
-        self._held: list[Object] = []  # announces a message that has said nothing yet
-        self._left_out = 0
-        self._sent = 0
-        self._last: Object = {}
-
-    def whole(self, data: bytes) -> bytes:
-        return _encode(self._tidy_response(_decode(data)))
-
-    def event(self, data: bytes) -> bytes:
-        """The events for an event's data, as a stream has them; empty where nothing is left to say."""
-        return b"".join(self._written(event) for event in self._adapted(_decode(data)))
-
-    def failure(self, message: str) -> bytes:
-        """What ends a stream that cannot go on: the error, and the response that failed of it."""
-        error = {"code": "server_error", "message": message}
-        events: list[Object] = [{"type": "error", **error, "param": None, "error": error}]
-        if self._last:
-            events.append({"type": "response.failed", "response": self._last | {"status": "failed", "error": error}})
-        return b"".join(self._written(event) for event in events)
-
-    def _written(self, event: Object) -> bytes:
-        event["sequence_number"] = self._sent
-        self._sent += 1
-        if "output_index" in event:
-            event["output_index"] -= self._left_out
-        return f"event: {event['type']}\ndata: ".encode() + _encode(event) + b"\n\n"
-
-    def _adapted(self, event: Object) -> list[Object]:
-        if isinstance(event.get("response"), dict):
-            self._last = event["response"] = self._tidy_response(event["response"])
-            return [event]
-        subject = event.get("item") or event.get("part") or {}
-        match event["type"].rpartition(".")[2], subject.get("type"):
-            case _, "reasoning" | "reasoning_text":
-                return [self._reasoning_event(event)]
-            case "added", "message" | "output_text":
-                self._held.append(event)
-                return []
-            case "done", "message" if self._held:
-                self._held.clear()
-                self._left_out += 1
-                return []
-        if event["type"].startswith("response.reasoning_text."):
-            return self._thinking(event)
-        if event["type"] == "response.output_text.delta":
-            event["delta"] = self._trimmer.answer(event["delta"])
-            return [*self._released(), event] if event["delta"] else []
-        if self._held and event["type"] in ("response.output_text.done", "response.content_part.done"):
-            return []
-        return [*self._released(), _trimmed_end(event)]
-
-    def _released(self) -> list[Object]:
-        held, self._held = self._held, []
-        return held
-
-    def _thinking(self, event: Object) -> list[Object]:
-        if "delta" in event:
-            event["delta"] = self._trimmer.thinking(event["delta"])
-            if not event["delta"]:
-                return []
-        else:
-            event["text"] = event["text"].strip()
-        return [_as_summary(event)]
-
-    def _reasoning_event(self, event: Object) -> Object:
-        if "item" in event:
-            return event | {"item": _tidy_item(event["item"])}
-        return _as_summary(event | {"part": {"type": "summary_text", "text": event["part"]["text"].strip()}})
-
-    def _tidy_response(self, response: Object) -> Object:
-        items = [_tidy_item(item) for item in response.get("output") or ()]
-        output = [item for item in items if item.get("type") != "message" or item["content"]]
-        echo = {name: value for name, value in _ECHO.items() if response.get(name) is None}
-        # Ollama's words for a request without tools.
-        choice = {} if response.get("tools") else {"tool_choice": "auto"}
-        return response | echo | choice | {"model": self._model, "output": output, "service_tier": "default"}
-
-
-def _as_summary(event: Object) -> Object:
-    index = event.pop("content_index", 0)
-    return event | {"type": _SUMMARY_EVENTS[event["type"]], "summary_index": index}
-
-
-def _tidy_item(item: Object) -> Object:
-    if item.get("type") == "reasoning":
-        text = _joined(item.pop("content", None)).strip()
-        summary = [{"type": "summary_text", "text": text}] if text else []
-        return item | {"summary": summary, "encrypted_content": text or None}
-    if item.get("type") == "message":
-        parts = [_trimmed_part(part) for part in item["content"]]
-        return item | {"content": [part for part in parts if part.get("text", "-")]}
-    return item
-
-
-def _trimmed_end(event: Object) -> Object:
-    """The event that repeats what a message or its part has said."""
-    if isinstance(event.get("item"), dict):
-        return event | {"item": _tidy_item(event["item"])}
-    if isinstance(event.get("part"), dict):
-        return event | {"part": _trimmed_part(event["part"])}
-    if event["type"] == "response.output_text.done":
-        return _trimmed_part(event)
-    return event
-
-
-def _trimmed_part(part: Object) -> Object:
-    return part | {"text": part["text"].lstrip()} if isinstance(part.get("text"), str) else part

@@ -6,7 +6,7 @@ proposed for it, the latter Cohere's and Jina's form, which is also vLLM's. In a
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 
 from vllama.wire.ollama import Message, Named, TokenId, Tool
 
@@ -50,14 +50,6 @@ class EngineUsage(Struct):
 class EngineEmbeddings(Struct):
     data: list[EngineEmbedding]
     usage: EngineUsage
-
-
-class EmbedReply(Struct):
-    model: str
-    embeddings: Raw
-    total_duration: int
-    load_duration: int
-    prompt_eval_count: int
 
 
 class TokenizeRequest(Named):

@@ -54,9 +54,19 @@ class StandbyStatus(Struct):
     reason: str = ""
 
 
+class AdmissionStatus(Struct, kw_only=True):
+    """What the gateway works on, and the most that it would. bodies: bytes that those of requests hold."""
+
+    requests: int
+    max_requests: int
+    bodies: int
+    max_bodies: int
+
+
 class Overview(Struct):
     engines: list[EngineStatus]
     standby: StandbyStatus
+    gateway: AdmissionStatus
 
 
 class WarmupRequest(Named):

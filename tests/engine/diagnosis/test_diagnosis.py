@@ -5,8 +5,7 @@
 
 import os
 
-import pytest
-
+from tests.each import each
 from tests.engine.diagnosis.cases import CASES, LOGS
 from tests.served import ROOT
 from vllama.engine.diagnosis import RULES, diagnose
@@ -56,14 +55,14 @@ def lines_of(name):
     return (LOGS / f"{name}.log").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_each_log_is_taken_by_its_rule(name):
     case = CASES[name]
     log = read_log(lines_of(name), case.status)
     assert next((rule.name for rule in RULES if rule.read(log)), None) == case.rule
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_causes_and_advices_are_sentences(name):
     found = diagnose(lines_of(name), CASES[name].status)
     assert found.cause.startswith(CASES[name].cause)

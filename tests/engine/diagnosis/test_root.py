@@ -2,10 +2,11 @@
 
 import pytest
 
+from tests.each import each
 from vllama.engine.diagnosis import Diagnosis, diagnose
 
 
-@pytest.mark.parametrize(
+@each(
     ("lines", "cause"),
     [
         pytest.param(["ValueError: This has no rule."], "This has no rule", id="plain"),
@@ -66,7 +67,7 @@ def test_the_root_exceptions_own_words(lines, cause):
     assert diagnose(lines, 1) == Diagnosis(cause, "")
 
 
-@pytest.mark.parametrize(
+@each(
     ("lines", "status", "text"),
     [
         ([], None, "it was stopped"),
@@ -86,7 +87,7 @@ def test_ends_without_a_cause(lines, status, text):
     assert diagnose(lines, status) == Diagnosis(text, "")
 
 
-@pytest.mark.parametrize(
+@each(
     ("lines", "status", "start"),
     [
         pytest.param([], -9, "a process of it was killed (SIGKILL)", id="itself"),

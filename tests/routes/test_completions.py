@@ -1,0 +1,150 @@
+"""Events that are passed on unread become what they would become if they were read."""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fake_engine import FOLDER
+from vllama.errors import ApiError
+from vllama.framing import EVENTS, LINES
+from vllama.routes import _completions, _generation, anthropic
+from vllama.routes._completions import CompletionTranslator
+from vllama.translate.anthropic_reply import MessageReply
+from vllama.translate.ollama_reply import CHAT, GENERATE, Shape
+from vllama.translate.reply import Reply
+from vllama.translate.shortcut import Plain
+from vllama.translate.think_tags import ThinkTags
+
+
+class Reader(Plain):
+    """Finds no event that need not be read."""
+
+    def find(self, block: bytes) -> None:  # type: ignore[override]
+        return None
+
+
+def ollama(shape: Shape, *, tagged: bool = False, framing: Any = LINES) -> CompletionTranslator:
+    reply = Reply(ThinkTags() if tagged else None, tools=True, top_logprobs=2)
+    return _generation._Chunks(SimpleNamespace(shape=shape, wanted="demo"), reply, framing)  # type: ignore[arg-type]
+
+
+def message() -> CompletionTranslator:
+    return anthropic._Events(MessageReply("demo", tools=True))
+
+
+TRANSLATORS: dict[str, Callable[[], CompletionTranslator]] = {
+    "chat": lambda: ollama(CHAT),
+    "chat, as events": lambda: ollama(CHAT, framing=EVENTS),
+    "generate": lambda: ollama(GENERATE),
+    "generate, tagged": lambda: ollama(GENERATE, tagged=True),
+    "message": message,
+}
+translators = pytest.mark.parametrize("translator", TRANSLATORS.values(), ids=TRANSLATORS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def still() -> Any:
+    """Time stands, and nothing is random."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_generation, "timestamp", lambda: "2026-01-01T00:00:00Z")
+        patch.setattr(secrets, "token_hex", lambda _size: "0a")
+        patch.setattr(secrets, "choice", lambda letters: letters[0])
+        yield
+
+
+@dataclass
+class Outcome:
+    fed: list[bytes]
+    tokens: list[int]
+    complete: bool
+    finish_reason: str | None
+
+
+def outcome(translator: CompletionTranslator, blocks: list[bytes]) -> Outcome:
+    """What each of the blocks becomes, up to one that is an error."""
+    fed = []
+    for block in blocks:
+        out: list[bytes] = []
+        try:
+            translator.feed([block], out)
+        except ApiError as error:
+            fed.append(error.message.encode())
+            break
+        fed.append(b"".join(out))
+    reply = translator._reply
+    return Outcome(fed, reply.tokens, translator.complete, reply.finish_reason)
+
+
+def read_in_full(make: Callable[[], CompletionTranslator], blocks: list[bytes]) -> Outcome:
+    translator = make()
+    translator._plain = Reader()
+    return outcome(translator, blocks)
+
+
+def recorded() -> list[list[bytes]]:
+    """The streams of a real engine, as blocks."""
+    exchanges = [one for name in ("demo", "plain") for one in json.loads((FOLDER / f"{name}.json").read_text())]
+    streamed = [one for one in exchanges if one["content_type"] == "text/event-stream" and "/resp" not in one["path"]]
+    return ["".join(one["chunks"]).encode().split(b"\n\n") for one in streamed]
+
+
+@translators
+def test_what_an_engine_said(translator: Callable[[], CompletionTranslator]) -> None:
+    for blocks in recorded():
+        assert outcome(translator(), blocks) == read_in_full(translator, blocks)
+
+
+TEXTS = st.lists(st.sampled_from(["a", " ", "\n", '"', "\\", "</think>", "<think>", "ü", "\u2028", "\x00"]), max_size=3)
+
+
+def compact(choice: dict[str, Any]) -> bytes:
+    """As vLLM writes it."""
+    chunk = {"id": "a", "choices": [{"index": 0} | choice]}
+    return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> dict[str, Any]:
+    field = draw(st.sampled_from(["content", "reasoning", "text", "reasoning_content", "role"]))
+    text = "".join(draw(TEXTS))
+    choice: dict[str, Any] = {"text": text} if field == "text" else {"delta": {field: text}}
+    choice |= draw(st.sampled_from([{}, {}, {"logprobs": None}, {"finish_reason": "length"}]))
+    return choice | draw(st.sampled_from([{}, {}, {"token_ids": [7]}, {"token_ids": [7, 11]}, {"token_ids": None}]))
+
+
+@translators
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(choices=st.lists(choices(), max_size=12))
+def test_whatever_an_engine_says(translator: Callable[[], CompletionTranslator], choices: list[dict[str, Any]]) -> None:
+    blocks = [*map(compact, choices)]
+    assert outcome(translator(), blocks) == read_in_full(translator, blocks)
+
+
+@pytest.mark.parametrize(
+    ("translator", "choice"),
+    [
+        ("chat", {"delta": {"content": "w"}}),
+        ("chat", {"delta": {"reasoning": "w"}}),
+        ("chat, as events", {"delta": {"content": "w"}}),
+        ("generate", {"delta": {"content": "w"}, "token_ids": [12, 3]}),
+        ("generate", {"text": "w", "token_ids": [1234]}),
+        ("generate", {"text": "w"}),
+        ("message", {"delta": {"content": "w"}}),
+        ("message", {"delta": {"reasoning": "w"}}),
+    ],
+)
+def test_plain_tokens_are_not_read(monkeypatch: pytest.MonkeyPatch, translator: str, choice: dict[str, Any]) -> None:
+    """But for the first one, which shows what they look like."""
+    read: list[bytes] = []
+    decode = _completions.decode
+    monkeypatch.setattr(_completions, "decode", lambda data: read.append(data) or decode(data))
+    fed = outcome(TRANSLATORS[translator](), 5 * [compact(choice)]).fed
+    assert fed[1:] == 4 * [fed[2]]
+    assert len(read) == 1
