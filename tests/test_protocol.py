@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from tests.conftest import NO_TLS, Alone, Serve
+from tests.conftest import Alone, Serve
 from tests.fake_engine import Stream, chat_events
 from vllama import protocol
 from vllama.streams import WRITE
@@ -136,7 +136,7 @@ async def test_a_reply_that_is_through_is_forgotten(serve: Serve) -> None:
 
     gc.disable()
     try:
-        async with serve(Starlette(routes=[Route("/", hello)])) as url, httpx.AsyncClient(verify=NO_TLS) as client:
+        async with serve(Starlette(routes=[Route("/", hello)])) as url, httpx.AsyncClient() as client:
             await client.get(url)
             await client.get(url)
             assert found[0]() is None
