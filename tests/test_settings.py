@@ -271,27 +271,57 @@ def test_context_lengths(length):
 def test_bad_values_name_the_setting(monkeypatch, name, value):
     monkeypatch.setenv(f"VLLAMA_{name.upper()}", value)
     text = refusal()
-    assert re.match(rf"bad value {re.escape(repr(value))} for {name}: \w", text)
+    assert re.match(rf"bad value {re.escape(repr(value))} for {name} \(VLLAMA_{name.upper()}\): \w", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("port", "-1", "bad value '-1' for port (--port): give a whole number from 0 to 65535"),
+        ("memory_limit", "0", "bad value '0' for memory_limit (--memory-limit): give a number above 0"),
+        (
+            "gpu_memory_utilization",
+            90.0,
+            "bad value 90.0 for gpu_memory_utilization (--gpu-memory-utilization): give a number above 0 and at most 1",
+        ),
+        (
+            "keep_alive",
+            "soon",
+            "bad value 'soon' for keep_alive (--keep-alive): give seconds, or a text like 90s, 5m or 1h30m",
+        ),
+        ("engine_profile", "rocm", "bad value 'rocm' for engine_profile (--profile): give cpu or cuda"),
+    ],
+)
+def test_bad_flags_say_what_may_be_given(name, value, error):
+    assert refusal(**{name: value}) == error
+
+
+def test_a_bad_variable_of_ollamas_is_named(monkeypatch):
+    monkeypatch.setenv("OLLAMA_ORIGINS", "nowhere")
+    assert refusal().startswith("bad value 'nowhere' for origins (OLLAMA_ORIGINS): ")
 
 
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("keep_alive = true", "bad value True for keep_alive: a duration is a number of seconds, or a text like 5m"),
-        ("keep_alive = [1]", "bad value [1] for keep_alive: "),
-        ("keep_alive = nan", "bad value nan for keep_alive: "),
-        ("model = [1]", "bad value [1] for model: give a text"),
-        ("home = 1", "bad value 1 for home: give a path"),
-        ('port = "x"', "bad value 'x' for port: give a whole number"),
-        ("standby = []", "bad value [] for standby: give true or false"),
-        ('startup = "slow"', "bad value 'slow' for startup: give fast, balanced or throughput"),
+        (
+            "keep_alive = true",
+            "bad value True for keep_alive (vllama.toml): give seconds, or a text like 90s, 5m or 1h30m",
+        ),
+        ("keep_alive = [1]", "bad value [1] for keep_alive (vllama.toml): "),
+        ("keep_alive = nan", "bad value nan for keep_alive (vllama.toml): "),
+        ("model = [1]", "bad value [1] for model (vllama.toml): give a text"),
+        ("home = 1", "bad value 1 for home (vllama.toml): give a path"),
+        ('port = "x"', "bad value 'x' for port (vllama.toml): give a whole number from 0 to 65535"),
+        ("standby = []", "bad value [] for standby (vllama.toml): give true or false"),
+        ('startup = "slow"', "bad value 'slow' for startup (vllama.toml): give fast, balanced or throughput"),
         ("prot = 1", "unknown setting 'prot' in vllama.toml: did you mean 'port'?"),
         ("zzzzzzzz = 1", "unknown setting 'zzzzzzzz' in vllama.toml: remove it"),
         ("[engine]\nport = 1", "unknown setting 'engine' in vllama.toml: "),
-        ("max_body_mb = 0", "bad value 0 for max_body_mb: give a whole number >= 1"),
+        ("max_body_mb = 0", "bad value 0 for max_body_mb (vllama.toml): give a whole number of at least 1"),
         (
             'origins = ["http://localhost:3000", "localhost:3000"]',
-            "bad value ['http://localhost:3000', 'localhost:3000'] for origins: 'localhost:3000' is not an origin: "
+            "bad value ['http://localhost:3000', 'localhost:3000'] for origins (vllama.toml): 'localhost:3000' is not an origin: "
             "write scheme://host or scheme://host:port, like https://app.example.com, or * for any text",
         ),
         ("port = ", "vllama.toml is not valid TOML: "),
@@ -310,14 +340,14 @@ def test_numbers_for_adapters(monkeypatch, toml):
     assert (settings.max_loras, settings.max_cpu_loras, settings.max_lora_rank) == (4, 8, 320)
     assert settings.memory_limit == 20.5
     ranks = "1, 8, 16, 32, 64, 128, 256, 320 or 512"
-    assert refusal(max_lora_rank="24") == f"bad value '24' for max_lora_rank: give {ranks}"
-    assert refusal(max_cpu_loras=3) == "bad value 3 for max_cpu_loras: give at least max_loras, 4"
+    assert refusal(max_lora_rank="24") == f"bad value '24' for max_lora_rank (--max-lora-rank): give {ranks}"
+    assert refusal(max_cpu_loras=3) == "bad value 3 for max_cpu_loras (--max-cpu-loras): give at least max_loras, 4"
 
 
 @pytest.mark.parametrize("entry", ["parrot", "=/parrot", "parrot=", "parrot=@demo"])
 def test_an_adapter_without_a_name_or_a_path(entry):
     text = f"{entry!r} names no adapter: write NAME=PATH or NAME=PATH@BASE"
-    assert refusal(lora=["a=/b", entry]) == f"bad value {['a=/b', entry]} for lora: {text}"
+    assert refusal(lora=["a=/b", entry]) == f"bad value {['a=/b', entry]} for lora (--lora): {text}"
 
 
 def test_a_file_that_cannot_be_read(monkeypatch, toml):
@@ -337,7 +367,7 @@ def test_secrets_are_not_shown(monkeypatch, toml):
     assert "hunter2" not in repr(settings) + str(settings)
     monkeypatch.delenv("VLLAMA_ENGINE_API_KEY")
     toml('engine_api_key = ["hunter2"]')
-    assert refusal().startswith("bad value for engine_api_key: ")
+    assert refusal().startswith("bad value for engine_api_key (vllama.toml): ")
     assert "hunter2" not in refusal()
     toml('engine_apikey = "hunter2"')
     assert refusal() == "unknown setting 'engine_apikey' in vllama.toml: did you mean 'engine_api_key'?"
@@ -359,7 +389,7 @@ def test_of_api_keys_only_digests_are_kept(monkeypatch, toml):
 @pytest.mark.parametrize("value", ['[""]', '["hunter2", "hunter 3"]', '["hunter²"]', '[["hunter2"]]', "7", '","'])
 def test_api_keys_that_no_client_can_send(toml, value):
     toml(f"api_keys = {value}")
-    assert refusal().startswith("bad value for api_keys: ")
+    assert refusal().startswith("bad value for api_keys (vllama.toml): ")
     assert "hunter" not in refusal()
 
 

@@ -6,30 +6,39 @@ from typing import Any
 
 from vllama.translate.duration import parse_seconds
 
+ALIASES = {
+    "host": "OLLAMA_HOST",
+    "port": "OLLAMA_HOST",
+    "keep_alive": "OLLAMA_KEEP_ALIVE",
+    "load_timeout": "OLLAMA_LOAD_TIMEOUT",
+    "max_model_len": "OLLAMA_CONTEXT_LENGTH",
+    "max_loaded_models": "OLLAMA_MAX_LOADED_MODELS",
+    "max_queue": "OLLAMA_MAX_QUEUE",
+    "origins": "OLLAMA_ORIGINS",
+    "log_level": "OLLAMA_DEBUG",
+}
+"""Of settings, the variables of Ollama's that mean the same."""
+
 
 def ollama_values(environ: Mapping[str, str]) -> dict[str, Any]:
     """What Ollama's own variables mean for us, so that a machine set up for Ollama needs nothing new."""
 
     def given(name: str) -> str:
-        return environ.get(name, "").strip().strip("\"'").strip()
+        return environ.get(ALIASES[name], "").strip().strip("\"'").strip()
 
     values: dict[str, Any] = {}
-    if host := given("OLLAMA_HOST"):
+    if host := given("host"):
         values["host"], values["port"] = parse_ollama_host(host)
-    for variable, name in (("OLLAMA_KEEP_ALIVE", "keep_alive"), ("OLLAMA_LOAD_TIMEOUT", "load_timeout")):
-        if (duration := _duration_or_none(given(variable))) is not None:
+    for name in ("keep_alive", "load_timeout"):
+        if (duration := _duration_or_none(given(name))) is not None:
             values[name] = duration
     # Ollama reads what it cannot parse, and 0, as "not set" for these.
-    for variable, name in (
-        ("OLLAMA_CONTEXT_LENGTH", "max_model_len"),
-        ("OLLAMA_MAX_LOADED_MODELS", "max_loaded_models"),
-        ("OLLAMA_MAX_QUEUE", "max_queue"),
-    ):
-        if (number := given(variable)).isdecimal() and int(number):
+    for name in ("max_model_len", "max_loaded_models", "max_queue"):
+        if (text := given(name)).isdecimal() and (number := int(text)):
             values[name] = number
-    if origins := given("OLLAMA_ORIGINS"):
+    if origins := given("origins"):
         values["origins"] = origins
-    if given("OLLAMA_DEBUG") not in ("", "0", "f", "F", "false", "FALSE", "False"):
+    if given("log_level") not in ("", "0", "f", "F", "false", "FALSE", "False"):
         values["log_level"] = "debug"
     return values
 

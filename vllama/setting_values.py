@@ -3,7 +3,7 @@
 import math
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -46,7 +46,7 @@ def read(annotation: Any, value: Any) -> Any:
     try:
         value = msgspec.convert(value, Annotated[type_, *notes], strict=False, dec_hook=_read_path)
     except msgspec.ValidationError as error:
-        raise ValueError(_choices(type_) or _expected(error)) from None
+        raise ValueError(_choices(type_) or _expected(error, notes)) from None
     for note in notes:
         value = note.check(value) if isinstance(note, After) else value
     return value
@@ -73,10 +73,26 @@ def _choices(type_: Any) -> str:
     return f"give {', '.join(others)} or {last}"
 
 
-def _expected(error: msgspec.ValidationError) -> str:
+def _expected(error: msgspec.ValidationError, notes: Sequence[Any]) -> str:
     """msgspec's "Expected `int` >= 1", or "Expected `int`, got `str` - at `$[0]`", in plain words."""
-    wanted = re.split(", got | - at ", str(error))[0].removeprefix("Expected ")
-    return "give " + re.sub(r"`(\w+)`", lambda name: _WORDS.get(name[1], name[1]), wanted)
+    wanted = re.split(", got | - at | [<>]", str(error))[0].removeprefix("Expected ")
+    return "give " + re.sub(r"`(\w+)`", lambda name: _WORDS.get(name[1], name[1]), wanted) + _bounds(notes)
+
+
+def _bounds(notes: Sequence[Any]) -> str:
+    """Both of them, whichever was missed."""
+    found = {
+        name: limit
+        for note in notes
+        if isinstance(note, Meta)
+        for name in ("ge", "gt", "le")
+        if (limit := getattr(note, name)) is not None
+    }
+    if {"ge", "le"} <= found.keys():
+        return f" from {found['ge']} to {found['le']}"
+    words = {"ge": "of at least", "gt": "above", "le": "at most"}
+    texts = [f"{words[name]} {limit:g}" for name, limit in found.items()]
+    return f" {' and '.join(texts)}" if texts else ""
 
 
 def _read_path(type_: type, value: Any) -> Path:
@@ -92,7 +108,10 @@ def _split(value: Any) -> Any:
 def _split_arguments(value: Any) -> Any:
     import shlex
 
-    return shlex.split(value) if isinstance(value, str) else value
+    try:
+        return shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:  # No closing quotation
+        raise ValueError(f"{error}: write arguments as in a shell") from None
 
 
 def _switch(value: Any) -> Any:
@@ -108,9 +127,12 @@ def _digests(value: Any) -> list[bytes]:
 
 
 def _seconds(value: Any) -> float:
-    seconds = parse_seconds(value) if isinstance(value, str) else value
+    try:
+        seconds = parse_seconds(value) if isinstance(value, str) else value
+    except ValueError:
+        seconds = math.nan
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
-        raise ValueError("a duration is a number of seconds, or a text like 5m")
+        raise ValueError("give seconds, or a text like 90s, 5m or 1h30m")
     return FOREVER if seconds < 0 else seconds
 
 

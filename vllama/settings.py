@@ -5,10 +5,10 @@ Order of precedence: command-line flags, `VLLAMA_*` variables, `OLLAMA_*` variab
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import platformdirs
 from msgspec import Meta, Struct, field
@@ -17,7 +17,7 @@ from msgspec.structs import fields
 from vllama.config_file import config_file
 from vllama.engine.profile import Profile
 from vllama.errors import ConfigError
-from vllama.ollama_variables import ollama_values
+from vllama.ollama_variables import ALIASES, ollama_values
 from vllama.setting_values import (
     FOREVER,
     Adapters,
@@ -42,6 +42,9 @@ __all__ = ["FOREVER", "Settings", "load", "unknown_variables"]
 
 _SECRET = ("engine_api_key", "api_keys")
 """Settings whose values nothing shows."""
+
+_FLAGS = {"engine_profile": "--profile", "vllm_args": "after --"}
+"""Of settings whose flags are not called as they are."""
 
 
 class Settings(Struct, kw_only=True, frozen=True):
@@ -201,16 +204,30 @@ def unknown_variables(environ: Mapping[str, str]) -> list[tuple[str, str | None]
 def load(**flags: Any) -> Settings:
     """Settings from all sources. `flags`: what the command line gave; None means not given.
 
-    Raises ConfigError naming the setting, where it came from being the user's to know.
+    Raises ConfigError naming the setting, and where its value came from.
     """
     file = config_file()
-    written = _of_file(file) if file else {}
-    given = {name: value for name, value in flags.items() if value is not None}
-    values = written | ollama_values(os.environ) | _of_variables(os.environ) | given
-    settings = Settings(**{name: _read(name, value) for name, value in values.items()})
+    given = {
+        **_given(_of_file(file) if file else {}, lambda _: str(file)),
+        **_given(ollama_values(os.environ), lambda name: ALIASES[name]),
+        **_given(_of_variables(os.environ), _variable),
+        **_given({name: value for name, value in flags.items() if value is not None}, _flag),
+    }
+    settings = Settings(**{name: _read(name, value) for name, value in given.items()})
     if settings.max_cpu_loras is not None and settings.max_cpu_loras < (settings.max_loras or 1):
-        raise _bad("max_cpu_loras", values["max_cpu_loras"], f"give at least max_loras, {settings.max_loras}")
+        raise _bad("max_cpu_loras", given["max_cpu_loras"], f"give at least max_loras, {settings.max_loras or 1}")
     return settings
+
+
+class _Given(NamedTuple):
+    """where: the flag, the variable or the file that it came from."""
+
+    value: Any
+    where: str
+
+
+def _given(values: Mapping[str, Any], where: Callable[[str], str]) -> dict[str, _Given]:
+    return {name: _Given(value, where(name)) for name, value in values.items()}
 
 
 def _of_file(file: Path) -> dict[str, Any]:
@@ -236,12 +253,17 @@ def _variable(name: str) -> str:
     return f"VLLAMA_{name.upper()}"
 
 
-def _read(name: str, value: Any) -> Any:
+def _flag(name: str) -> str:
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _read(name: str, given: _Given) -> Any:
     try:
-        return read(_TYPES[name], value)
+        return read(_TYPES[name], given.value)
     except ValueError as error:
-        raise _bad(name, value, str(error)) from None
+        raise _bad(name, given, str(error)) from None
 
 
-def _bad(name: str, value: Any, advice: str) -> ConfigError:
-    return ConfigError(f"bad value{'' if name in _SECRET else f' {value!r}'} for {name}", advice)
+def _bad(name: str, given: _Given, advice: str) -> ConfigError:
+    value = "" if name in _SECRET else f" {given.value!r}"
+    return ConfigError(f"bad value{value} for {name} ({given.where})", advice)

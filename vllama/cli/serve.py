@@ -40,6 +40,7 @@ def _option(section: str, name: str, **more: Any) -> Callable[[Any], Any]:
 @_option(
     _GATEWAY, "--max-loaded-models", type=int, help="Most models in memory at once (three for each GPU, or on a CPU)."
 )
+@_option(_GATEWAY, "--max-requests", type=int, help="Most requests in flight; more get 503 at once (4096).")
 @_option(_GATEWAY, "--host", help="Address to listen on (127.0.0.1).")
 @_option(_GATEWAY, "--port", type=int, help="Port to listen on (11434).")
 @_option(_GATEWAY, "--keep-alive", help="How long an idle model stays loaded (5m; -1 is forever).")
