@@ -321,8 +321,8 @@ def test_a_bad_variable_of_ollamas_is_named(monkeypatch):
         ("max_body_mb = 0", "bad value 0 for max_body_mb (vllama.toml): give a whole number of at least 1"),
         (
             'origins = ["http://localhost:3000", "localhost:3000"]',
-            "bad value ['http://localhost:3000', 'localhost:3000'] for origins (vllama.toml): 'localhost:3000' is not an origin: "
-            "write scheme://host or scheme://host:port, like https://app.example.com, or * for any text",
+            "bad value ['http://localhost:3000', 'localhost:3000'] for origins (vllama.toml): 'localhost:3000' is not "
+            "an origin: write scheme://host or scheme://host:port, like https://app.example.com, or * for any text",
         ),
         ("port = ", "vllama.toml is not valid TOML: "),
         ("\udcff", "vllama.toml is not valid TOML: "),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vllama.cli._address import server_url
+from vllama.cli._address import named_url, server_url
+from vllama.errors import VllamaError
 from vllama.settings import load
 
 
@@ -29,3 +30,24 @@ def test_address(monkeypatch, tmp_path, variables, url):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert server_url(load()) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("gpu", "http://gpu:11434"),
+        ("gpu:1234", "http://gpu:1234"),
+        ("http://gpu:1234/", "http://gpu:1234"),
+        ("https://gpu.example.com/ollama/", "https://gpu.example.com:443/ollama"),
+        (":1234", "http://127.0.0.1:1234"),
+        ("[::1]:1234", "http://[::1]:1234"),
+    ],
+)
+def test_a_server_that_an_option_names(text, url):
+    assert named_url(text, "--url") == url
+
+
+@pytest.mark.parametrize("text", ["", "/", "http://", "ftp://gpu", "unix:/tmp/x"])
+def test_what_names_no_server(text):
+    with pytest.raises(VllamaError, match="for --url: give http://host:port or https://host"):
+        named_url(text, "--url")

@@ -14,7 +14,7 @@ from vllama.bench.connection import Target
 from vllama.bench.dialects import CHAT
 from vllama.bench.load import Answer, Level, Plan
 from vllama.bench.summary import summarize
-from vllama.cli._bench import notes, now_line
+from vllama.cli._bench import ended_line, notes, now_line
 
 READY = [{"status": "success", "total_duration": 1_000_000, "phases": []}]
 WORD = {"message": {"content": "a"}, "done": False}
@@ -106,6 +106,8 @@ def test_a_server_that_cannot_show_a_load(run, ready):
     [
         (("--clients", "1,x"), "bad value '1,x' for --clients: give numbers like 1,8,32"),
         (("--clients", "0"), "bad value '0' for --clients: give numbers like 1,8,32"),
+        (("--url", "unix:/x"), "bad value 'unix:/x' for --url: give http://host:port or https://host"),
+        (("--url", "foo://x"), "bad value 'foo://x' for --url: give http://host:port or https://host"),
         (("--requests", "1", "--seconds", "1"), "there are both --requests and --seconds: give one of them"),
     ],
 )
@@ -136,8 +138,17 @@ def test_no_server(run):
 
 def test_a_file_that_cannot_be_written(run, ready):
     done = run("bench", "demo", "--clients", "1", "--requests", "1", "--json", "no/such.json", url=ready.url)
-    assert done.code == 1
-    assert "vllama: no/such.json cannot be written (No such file or directory)" in done.err
+    said = "vllama: no/such.json cannot be written (No such file or directory): name another file for --json\n"
+    assert (done.code, done.out, done.err) == (1, "", said)
+    assert ready.asked == []
+
+
+def test_a_file_keeps_what_it_has_until_there_is_more(run, ready, tmp_path):
+    file = tmp_path / "found.json"
+    file.write_text("earlier")
+    ready.answers["POST /api/warmup"] = (404, {"error": "model 'demo' not found"})
+    assert run("bench", "demo", "--json", str(file), url=ready.url).code == 1
+    assert file.read_text() == "earlier"
 
 
 def test_answers_that_fail(run, ready):
@@ -188,7 +199,7 @@ def plan(**limit):
 def test_what_goes_on():
     level = Level(8, [Answer(0.0, tokens=10, is_complete=True), Answer(0.0, pieces=4)], began=-1e9)
     line = now_line(level, plan(requests=4)).plain
-    assert line[1:].startswith(f" 8 clients  {'━' * 5}{'─' * 15}  1 answers  0 tokens/s  ")
+    assert line[1:].startswith(f" 8 clients  {'━' * 5}{'─' * 15}  1 answer  0 tokens/s  ")
     assert now_line(Level(1), plan(seconds=1.0)).plain[1:] == " 1 client: warming up"
     assert now_line(Level(1, began=1.0, ended=2.0), plan(seconds=1.0)).plain == ""
 
@@ -199,3 +210,13 @@ def test_a_busy_benchmark_says_so():
         "64 clients: the benchmark itself was busy for 90% of the time: the server may be faster than it looks"
     ]
     assert list(notes([msgspec.structs.replace(busy, client_cpu=0.5)], interrupted=False)) == []
+
+
+def test_a_busy_server():
+    refused = Answer(0.0, error="503: server busy")
+    level = Level(2, [Answer(0.0, tokens=9, is_complete=True), refused, refused], began=1.0, ended=4.0)
+    assert ended_line(level) == "2 clients: 1 answer in 3.0 s, 3 tokens/s, 2 errors"
+    assert list(notes([summarize(level)], interrupted=False)) == [
+        "2 clients: 2 x 503: server busy",
+        "503: more was asked at once than the server takes; its log says which bound that was",
+    ]

@@ -41,8 +41,9 @@ def show_levels(levels: Sequence[Level], plan: Plan) -> Iterator[Callable[[Level
 
 
 def ended_line(level: Level) -> str:
-    answered = sum(answer.is_complete for answer in level.answers)
-    return f"{_clients(level)}: {answered} answers in {level.seconds:.1f} s, {_rate(level):.0f} tokens/s"
+    failed = sum(bool(answer.error) for answer in level.answers)
+    told = f"{_clients(level)}: {_answers(level)} in {level.seconds:.1f} s, {_rate(level):.0f} tokens/s"
+    return f"{told}, {_many(failed, 'error')}" if failed else told
 
 
 def now_line(level: Level | None, plan: Plan) -> "Text":
@@ -53,18 +54,29 @@ def now_line(level: Level | None, plan: Plan) -> "Text":
     spinner = (_SPINNER[int(time.monotonic() * 10) % len(_SPINNER)], "cyan")
     if not level.began:
         return Text.assemble(spinner, f" {_clients(level)}: warming up")
-    answered = sum(answer.is_complete for answer in level.answers)
-    part = answered / plan.requests if plan.requests else level.seconds / (plan.seconds or 1.0)
+    part = _answered(level) / plan.requests if plan.requests else level.seconds / (plan.seconds or 1.0)
     filled = round(min(part, 1.0) * _BAR)
     return Text.assemble(
         spinner, f" {_clients(level)}  ", ("━" * filled, "green"), ("─" * (_BAR - filled), "bright_black"),
-        f"  {answered} answers  {_rate(level):.0f} tokens/s  {level.seconds:.0f} s",
+        f"  {_answers(level)}  {_rate(level):.0f} tokens/s  {level.seconds:.0f} s",
         no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
 
 
-def _clients(level: Level) -> str:
-    return "1 client" if level.clients == 1 else f"{level.clients} clients"
+def _clients(level: Level | Summary) -> str:
+    return _many(level.clients, "client")
+
+
+def _answers(level: Level) -> str:
+    return _many(_answered(level), "answer")
+
+
+def _answered(level: Level) -> int:
+    return sum(answer.is_complete for answer in level.answers)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _rate(level: Level) -> float:
@@ -99,7 +111,7 @@ def notes(found: Sequence[Summary], *, interrupted: bool) -> Iterator[str]:
     if interrupted:
         yield f"interrupted: {'this is what' if found else 'nothing'} was measured so far"
     for level in found:
-        clients = f"{level.clients} client{'' if level.clients == 1 else 's'}"
+        clients = _clients(level)
         for error, times in sorted(level.errors.items()):
             yield f"{clients}: {times} x {error}"
         if level.client_cpu > _BUSY:
@@ -107,3 +119,5 @@ def notes(found: Sequence[Summary], *, interrupted: bool) -> Iterator[str]:
                 f"{clients}: the benchmark itself was busy for {level.client_cpu:.0%} of the time: the server may be"
                 " faster than it looks"
             )
+    if any(error.startswith("503") for level in found for error in level.errors):
+        yield "503: more was asked at once than the server takes; its log says which bound that was"

@@ -1,6 +1,7 @@
 """`vllama bench`: how fast a running server answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -77,7 +78,7 @@ class Report:
     show_default=True,
     help="/api/chat or /api/generate.",
 )
-@click.option("--url", help="Server to ask (the one of OLLAMA_HOST).")
+@click.option("--url", help="Server to ask (the one of OLLAMA_HOST). OLLAMA_API_KEY is its key.")
 @click.option(
     "--format",
     "form",
@@ -103,14 +104,16 @@ def bench(
 ) -> None:
     """Measure how fast a server answers.
 
-    That is: time to first token, tokens a second, and what lies between tokens. The model is loaded and warmed up
-    first. Each prompt is different, unless --same-prompt is given. Ctrl-C ends it, and shows what was measured so far.
-    What limits: this process needs CPU, too, some 25 microseconds a token with 64 clients, more with fewer. Where it is
-    busy for most of the time, which is told then, the server may be faster.
+    That is: time to first token (TTFT), tokens a second, and the time between tokens (ITL). The model is loaded and
+    warmed up first. Each prompt is different, unless --same-prompt is given. Ctrl-C ends it, and shows what was
+    measured so far. This process needs CPU, too: where it is busy for most of the time, it says that the server may be
+    faster.
     """
     counts = _counts(clients)
     if requests is not None and seconds is not None:
         raise VllamaError("there are both --requests and --seconds", "give one of them")
+    if json_file is not None:
+        _check(json_file)
     limit = seconds if seconds is not None or requests is not None else _SECONDS
     head = {"model": model, "api": f"/api/{api}", "same_prompt": same_prompt}
     with _connect(url) as server:
@@ -135,11 +138,12 @@ def _counts(text: str) -> list[int]:
 def _connect(url: str | None) -> "Server":
     import os
 
+    from vllama.cli._address import named_url
     from vllama.cli._client import Server, connect
 
     if url is None:
         return connect()
-    return Server((url if "://" in url else f"http://{url}").rstrip("/"), os.environ.get("OLLAMA_API_KEY", ""))
+    return Server(named_url(url, "--url"), os.environ.get("OLLAMA_API_KEY", ""))
 
 
 def _load(server: "Server", model: str) -> None:
@@ -227,22 +231,30 @@ def _show(report: Report, form: Form, path: Path | None) -> None:
     from vllama.cli._table import table
 
     found, document = report.summaries(), report.document()
-    if path is not None:
-        _write(path, json.dumps(document, indent=2) + "\n")
     if form is Form.JSON:
         print_json(document)
     elif found:
         print(table(rows(found), gap=2), end="")
     for note in notes(found, interrupted=report.interrupted):
         print(note, file=sys.stderr)
+    if path is not None:
+        with _written(path):
+            path.write_text(json.dumps(document, indent=2) + "\n")
     if report.interrupted:
         raise click.exceptions.Exit(_INTERRUPTED)
     if not any(level.requests for level in found):
         raise VllamaError("no request was answered", "what was said is above")
 
 
-def _write(path: Path, text: str) -> None:
+def _check(path: Path) -> None:
+    """Before anything is measured, as what cannot be written then would be lost. What is there stays until then."""
+    with _written(path):
+        path.open("a").close()
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
     try:
-        path.write_text(text)
+        yield
     except OSError as error:
         raise VllamaError(f"{path} cannot be written ({error.strerror})", "name another file for --json") from None
