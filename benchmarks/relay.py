@@ -142,7 +142,10 @@ def start(relays: Relays, arguments: argparse.Namespace) -> list[Way]:
     for name, begin in starts:
         print(f"starting {name}", file=sys.stderr, flush=True)
         found += begin()
-    return [way for way in found if not arguments.ways or any(part in way.name for part in arguments.ways)]
+    chosen = [way for way in found if not arguments.ways or any(part in way.name for part in arguments.ways)]
+    if not chosen:
+        sys.exit(f"--ways {' '.join(arguments.ways)} chooses none of these: {', '.join(way.name for way in found)}")
+    return chosen
 
 
 def environment(cores: Cores) -> dict[str, Any]:

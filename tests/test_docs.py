@@ -60,7 +60,9 @@ def _default(setting: FieldInfo) -> str:
         return "`~/.local/share/vllama`"
     if setting.default in (None, NODEFAULT):
         return ""
-    return f"`{str(setting.default).lower() if isinstance(setting.default, bool) else setting.default}`"
+    if isinstance(setting.default, bool):
+        return f"`{str(setting.default).lower()}`"
+    return f"`{setting.default:g}`" if isinstance(setting.default, float) else f"`{setting.default}`"
 
 
 def _description(setting: FieldInfo) -> str:
