@@ -18,7 +18,10 @@ def engine() -> None:
 )
 @click.option("--reinstall", is_flag=True, help="Build it anew even if it is there.")
 def install(profile: str | None, reinstall: bool) -> None:
-    """Build the engine's environment below VLLAMA_HOME, as the first `vllama serve` does."""
+    """Build the environment, as the first `vllama serve` does.
+
+    It lies below VLLAMA_HOME.
+    """
     from vllama import settings as settings_module
     from vllama.cli._install import install_engine
 
