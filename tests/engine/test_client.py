@@ -14,7 +14,7 @@ from tests.fake_engine import FakeEngine, Silence, Stream, events, hang_up, refu
 from vllama.engine.address import Address
 from vllama.engine.client import EngineClient, Health, Response, death
 from vllama.engine.events import Events, data_of
-from vllama.errors import EngineError, EngineGoneError
+from vllama.errors import EngineBusyError, EngineError, EngineGoneError
 from vllama.wire.openai import ModelList
 
 
@@ -146,6 +146,8 @@ async def test_too_many_open_files_say_nothing_of_the_engine(
 
     monkeypatch.setattr(Address, "connect", refuse)
     assert await client.health(5.0) is Health.UNKNOWN
+    with pytest.raises(EngineBusyError, match="Too many open files"):
+        await ask(client)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:/nowhere/engine.sock"])

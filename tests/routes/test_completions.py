@@ -21,6 +21,7 @@ from vllama.translate.ollama_reply import CHAT, GENERATE, Shape
 from vllama.translate.reply import Reply
 from vllama.translate.shortcut import Plain
 from vllama.translate.think_tags import ThinkTags
+from vllama.wire.openai import Usage
 
 
 class Reader(Plain):
@@ -65,6 +66,7 @@ class Outcome:
     tokens: list[int]
     complete: bool
     finish_reason: str | None
+    usage: Usage | None
 
 
 def outcome(translator: CompletionTranslator, blocks: list[bytes]) -> Outcome:
@@ -79,7 +81,7 @@ def outcome(translator: CompletionTranslator, blocks: list[bytes]) -> Outcome:
             break
         fed.append(b"".join(out))
     reply = translator._reply
-    return Outcome(fed, reply.tokens, translator.complete, reply.finish_reason)
+    return Outcome(fed, reply.tokens, translator.complete, reply.finish_reason, reply.usage)
 
 
 def read_in_full(make: Callable[[], CompletionTranslator], blocks: list[bytes]) -> Outcome:
@@ -104,9 +106,9 @@ def test_what_an_engine_said(translator: Callable[[], CompletionTranslator]) -> 
 TEXTS = st.lists(st.sampled_from(["a", " ", "\n", '"', "\\", "</think>", "<think>", "ü", "\u2028", "\x00"]), max_size=3)
 
 
-def compact(choice: dict[str, Any]) -> bytes:
+def compact(choice: dict[str, Any], **more: Any) -> bytes:
     """As vLLM writes it."""
-    chunk = {"id": "a", "choices": [{"index": 0} | choice]}
+    chunk = {"id": "a", "choices": [{"index": 0} | choice]} | more
     return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -148,3 +150,29 @@ def test_plain_tokens_are_not_read(monkeypatch: pytest.MonkeyPatch, translator: 
     fed = outcome(TRANSLATORS[translator](), 5 * [compact(choice)]).fed
     assert fed[1:] == 4 * [fed[2]]
     assert len(read) == 1
+
+
+def test_tokens_that_are_counted_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first of them, and the end."""
+    read: list[bytes] = []
+    decode = _completions.decode
+    monkeypatch.setattr(_completions, "decode", lambda data: read.append(data) or decode(data))
+    usages = [{"prompt_tokens": 3, "completion_tokens": number} for number in range(8, 13)]
+    blocks = [compact({"delta": {"content": "w"}}, usage=usage) for usage in usages[:-1]]
+    end = compact({"delta": {}, "finish_reason": "stop"}, usage=usages[-1])
+    result = outcome(message(), [*blocks, end])
+    assert result.usage == Usage(3, 12)
+    assert len(read) == 2
+    assert result == read_in_full(message, [*blocks, end])
+
+
+def test_time_does_not_go_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also between an event that was read and the next one, which came with it."""
+    times = (f"2026-01-01T00:00:{second:02}Z" for second in range(60))
+    monkeypatch.setattr(_generation, "timestamp", lambda: next(times))
+    text, call = compact({"delta": {"content": "w"}}), compact({"delta": {"role": "assistant", "content": "w"}})
+    out: list[bytes] = []
+    ollama(CHAT).feed([text, text, call, text, text], out)
+    written = [json.loads(line)["created_at"] for line in b"".join(out).splitlines()]
+    assert len(written) == 5
+    assert written == sorted(written)

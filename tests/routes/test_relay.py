@@ -204,3 +204,22 @@ def test_the_shortcut_changes_nothing(
 
     check()
     assert taken > 20
+
+
+@pytest.mark.parametrize(
+    ("reply", "event"),
+    [
+        (ChatReply("Demo"), {"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}),
+        (ChatReply("Demo"), {"choices": [{"delta": {"tool_calls": [None]}}]}),
+        (ChatReply("Demo"), {"choices": [{"delta": {"reasoning": 5}}]}),
+        (ResponseReply("Demo"), {"delta": "a"}),
+        (ResponseReply("Demo"), {"type": 5}),
+        (ResponseReply("Demo"), {"type": "response.output_text.delta"}),
+        (ResponseReply("Demo"), {"type": "response.content_part.added", "part": {"type": "reasoning_text"}}),
+        (ResponseReply("Demo"), {"type": "response.output_item.added", "item": "a"}),
+    ],
+)
+async def test_an_event_in_no_known_shape(reply: Reply, event: Any) -> None:
+    sent, error = await relayed([b": hello\n\n", written(event, ascii_only=False) + b"\n\n"], reply)
+    assert sent == b""
+    assert error.startswith("ApiError: the engine's reply cannot be read: ")

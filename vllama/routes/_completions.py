@@ -11,6 +11,8 @@ from vllama.translate.reply import Reply, only_text
 from vllama.translate.shortcut import Plain
 from vllama.wire.openai import Completion
 
+_USAGE = b'"usage":{'
+
 decode = msgspec.json.Decoder(Completion).decode
 
 
@@ -19,6 +21,8 @@ class CompletionTranslator(abc.ABC):
 
     An event that adds a text and nothing else is neither decoded nor encoded: the text's JSON goes from one frame into
     another. with_tokens: whether the events bring the ids of their tokens.
+    counted: whether each says how many tokens there are by now. Only the last one's word counts, which is read in full
+    as it ends the reply.
     complete: whether the engine said that this was all.
     frames: what stands before and behind such a text, by the field that it came in; one that came in no such field is
     read in full.
@@ -26,11 +30,12 @@ class CompletionTranslator(abc.ABC):
 
     frames: Mapping[str, tuple[bytes, bytes]]
 
-    def __init__(self, reply: Reply, *, with_tokens: bool = False) -> None:
+    def __init__(self, reply: Reply, *, with_tokens: bool = False, counted: bool = False) -> None:
         self.complete = False
         self._reply = reply
         self._with_tokens = with_tokens
-        self._plain = Plain()
+        self._counted = counted
+        self._plain = Plain(_USAGE if counted else b"")
 
     def before(self) -> bytes:
         """What a text begins with that is passed on now."""
@@ -46,6 +51,7 @@ class CompletionTranslator(abc.ABC):
                 or (text := self._reply.add_text(*found)) is None
             ):
                 self._read(block, known, tokens, out)
+                before = self.before()  # later than what was written in between
                 continue
             out += (before, frame[0], text, frame[1])
             if tokens:
@@ -67,6 +73,8 @@ class CompletionTranslator(abc.ABC):
         if completion.error is not None:
             raise failed(data)
         self.add(completion, out)
+        if self._counted:
+            completion.usage = None
         if (text := only_text(completion, tokens)) is not None:
             self._plain.learn(known, *text)
 
