@@ -167,3 +167,28 @@ async def test_a_large_head_and_larger_bodies_are_fine(alone: Alone, monkeypatch
         headers = {"X": "x" * 50_000, "Y": "x" * 50_000}
         reply = await alone.api.post("/api/show", content=b'{"model": "demo"}'.ljust(2**19), headers=headers)
         assert reply.status_code == 200
+
+
+async def test_a_client_that_leaves_is_missed_though_it_asked_on(alone: Alone) -> None:
+    """Whose next requests wait behind the reply that nobody reads any more."""
+    reply = Stream(*chat_events("Hel", finish=None)[:-1], end="hang")
+    alone.engine.script(reply)
+    reader, writer = await ask(alone, "POST /api/chat HTTP/1.1\r\nHost: localhost", SAY)
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"Hel")
+        writer.write(2 * b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.close()
+        await reply.aborted.wait()
+
+
+async def test_requests_that_do_not_wait_for_replies(alone: Alone) -> None:
+    """All are answered, one after the other, however many."""
+    alone.engine.script(Stream(*chat_events("Hel", "lo")))
+    reader, writer = await ask(alone, "POST /api/chat HTTP/1.1\r\nHost: localhost", SAY)
+    count = 3 * protocol.MOST_WAITING
+    writer.write(count * b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"\r\n0\r\n\r\n")).count(b'"done":true') == 1
+        for _ in range(count):
+            assert (await reader.readuntil(b"Ollama is running")).startswith(b"HTTP/1.1 200 OK")
+    writer.close()

@@ -117,15 +117,22 @@ def choices(draw: st.DrawFn) -> dict[str, Any]:
     field = draw(st.sampled_from(["content", "reasoning", "text", "reasoning_content", "role"]))
     text = "".join(draw(TEXTS))
     choice: dict[str, Any] = {"text": text} if field == "text" else {"delta": {field: text}}
+    if draw(st.integers(0, 7)) == 7:
+        call = {"index": draw(st.integers(0, 1)), "id": "a", "function": {"name": "f", "arguments": "{}"}}
+        choice = {"delta": {field: text, "tool_calls": [call]}}
     choice |= draw(st.sampled_from([{}, {}, {"logprobs": None}, {"finish_reason": "length"}]))
     return choice | draw(st.sampled_from([{}, {}, {"token_ids": [7]}, {"token_ids": [7, 11]}, {"token_ids": None}]))
 
 
 @translators
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(choices=st.lists(choices(), max_size=12))
-def test_whatever_an_engine_says(translator: Callable[[], CompletionTranslator], choices: list[dict[str, Any]]) -> None:
-    blocks = [*map(compact, choices)]
+@given(choices=st.lists(choices(), max_size=12), is_counted=st.booleans())
+def test_whatever_an_engine_says(
+    translator: Callable[[], CompletionTranslator], choices: list[dict[str, Any]], is_counted: bool
+) -> None:
+    usages = [{"usage": {"prompt_tokens": 3, "completion_tokens": 8 + number}} for number in range(len(choices) + 1)]
+    ended = [*choices, {"delta": {}, "finish_reason": "stop"}]
+    blocks = [compact(choice, **(usage if is_counted else {})) for choice, usage in zip(ended, usages, strict=True)]
     assert outcome(translator(), blocks) == read_in_full(translator, blocks)
 
 
