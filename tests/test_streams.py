@@ -170,6 +170,19 @@ async def test_the_server_stops_in_the_middle(stream, slow):
 
 
 @streams
+async def test_the_server_stops_before_a_client_that_takes_nothing(stream):
+    client, source = Client(slow=True), Source()
+    task = asyncio.create_task(client.run(stream(source)))
+    await client.reached.wait()
+    task.cancel()
+    await settle()
+    assert source.closed
+    assert client.sent[-1]["body"] == LAST_WORDS
+    task.cancel()  # as the loop does that ends
+    await task
+
+
+@streams
 async def test_an_error_before_the_first_chunk_is_the_callers(stream):
     client, source = Client(), Source(stop_at=0, error=ValueError("no"))
     with pytest.raises(ValueError, match="no"):

@@ -138,8 +138,10 @@ class StreamResponse(Response):
             with contextlib.suppress(ClientLeft), Attended(receive):
                 await self._relay(outlet)
         except asyncio.CancelledError:
-            # The server cancels what still runs when its time to drain is over; the client is owed a proper end.
-            await outlet.end(self._last_words)
+            # The server cancels what still runs when its time to drain is over; the client is owed a proper end. Where
+            # it takes nothing, it misses that: the event loop ends, and cancels once more.
+            with contextlib.suppress(asyncio.CancelledError):
+                await outlet.end(self._last_words)
 
     async def _relay(self, outlet: Outlet) -> None:
         if self._first:
