@@ -140,6 +140,7 @@ class StreamResponse(Response):
         except asyncio.CancelledError:
             # The server cancels what still runs when its time to drain is over; the client is owed a proper end. Where
             # it takes nothing, it misses that: the event loop ends, and cancels once more.
+            await self._stream.aclose()
             with contextlib.suppress(asyncio.CancelledError):
                 await outlet.end(self._last_words)
 
