@@ -170,6 +170,26 @@ async def test_the_server_stops_in_the_middle(stream, slow):
 
 
 @streams
+async def test_the_server_stops_before_the_end_of_a_whole_reply_is_taken(stream):
+    client, source = Client(), Source()
+    at_end, paces = asyncio.Event(), iter([asyncio.Event()])
+
+    async def send(message):
+        if not message.get("more_body", True) and (pace := next(paces, None)) is not None:
+            at_end.set()
+            await pace.wait()
+        await client.send(message)
+
+    response = await begin(client.request, stream(source), "text/plain", LAST_WORDS)
+    task = asyncio.create_task(response(client.scope, client.receive, send))
+    await at_end.wait()
+    task.cancel()
+    await task
+    assert client.body.endswith(CHUNKS[-1])
+    assert not client.sent[-1]["more_body"]
+
+
+@streams
 async def test_the_server_stops_before_a_client_that_takes_nothing(stream):
     client, source = Client(slow=True), Source()
     task = asyncio.create_task(client.run(stream(source)))

@@ -148,4 +148,5 @@ class StreamResponse(Response):
         if self._first:
             await outlet.put(self._first)
         await finish(self._stream, outlet)
+        self._last_words = b""  # nothing is missing any more
         await outlet.end()
