@@ -23,9 +23,9 @@ class Events:
         if self._rest:
             data = self._rest + data
         blocks = data.split(b"\n\n")
-        self._rest = blocks.pop()
-        if len(self._rest) > MAX_EVENT_BYTES:
+        if (rest := blocks.pop()) and len(rest) > MAX_EVENT_BYTES:
             raise EngineError("the engine sent an event that is too large")
+        self._rest = rest
         return blocks
 
     def _with_newlines(self, data: bytes) -> bytes:

@@ -41,6 +41,7 @@ class Pipe:
         self._response = response
         self._translator = translator
         self._events = Events()
+        self._write_now: Callable[[bytes], bool]
         self._write: Callable[[bytes], Awaitable[None] | None]
         self._failure: Exception | None = None
         self._last: Awaitable[None] | None = None
@@ -67,7 +68,7 @@ class Pipe:
             raise self._failure
         if self._ended:
             return
-        self._write = outlet.write
+        self._write_now, self._write = outlet.write_now, outlet.write
         try:
             await self._response.pour(self._pass_on)
             out: list[bytes] = []
@@ -88,7 +89,9 @@ class Pipe:
             if out:
                 self._last = self._write(b"".join(out))
             raise
-        return self._write(b"".join(out)) if out else None
+        if out and not self._write_now(made := b"".join(out)):
+            return self._write(made)
+        return None
 
     def _end(self, out: list[bytes]) -> None:
         self._ended = True
