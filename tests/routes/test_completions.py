@@ -55,6 +55,7 @@ def still() -> Any:
     """Time stands, and nothing is random."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_generation, "timestamp", lambda: "2026-01-01T00:00:00Z")
+        patch.setattr(_generation, "timestamp_bytes", lambda: b"2026-01-01T00:00:00Z")
         patch.setattr(secrets, "token_hex", lambda _size: "0a")
         patch.setattr(secrets, "choice", lambda letters: letters[0])
         yield
@@ -177,6 +178,7 @@ def test_time_does_not_go_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also between an event that was read and the next one, which came with it."""
     times = (f"2026-01-01T00:00:{second:02}Z" for second in range(60))
     monkeypatch.setattr(_generation, "timestamp", lambda: next(times))
+    monkeypatch.setattr(_generation, "timestamp_bytes", lambda: next(times).encode())
     text, call = compact({"delta": {"content": "w"}}), compact({"delta": {"role": "assistant", "content": "w"}})
     out: list[bytes] = []
     ollama(CHAT).feed([text, text, call, text, text], out)

@@ -35,6 +35,7 @@ class CompletionTranslator(abc.ABC):
         self._reply = reply
         self._with_tokens = with_tokens
         self._counted = counted
+        self._open: tuple[bytes, bytes] | None = None  # of all plain events, until one is read again
         self._plain = Plain(_USAGE if counted else b"")
 
     def before(self) -> bytes:
@@ -44,18 +45,25 @@ class CompletionTranslator(abc.ABC):
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
         before = self.before()
         for block in blocks:
-            known, tokens = _cut(block) if self._with_tokens else (block, ())
-            if (
-                (found := self._plain.find(known)) is None
-                or (frame := self.frames.get(found[0])) is None
-                or (text := self._reply.add_text(*found)) is None
-            ):
-                self._read(block, known, tokens, out)
-                before = self.before()  # later than what was written in between
-                continue
-            out += (before, frame[0], text, frame[1])
-            if tokens:
-                self._reply.tokens += tokens
+            if self._open is not None and (found := self._plain.find(block)) is not None:
+                out += (before, self._open[0], found[1], self._open[1])
+            elif not self._pass_on(block, before, out):
+                before = self.before()  # no earlier than what was written in between
+
+    def _pass_on(self, block: bytes, before: bytes, out: list[bytes]) -> bool:
+        """An event that may not be passed on without looking at what came before it. Whether it was not read."""
+        known, tokens = _cut(block) if self._with_tokens else (block, ())
+        if (
+            (found := self._plain.find(known)) is None
+            or (frame := self.frames.get(found[0])) is None
+            or (text := self._reply.add_text(*found)) is None
+        ):
+            self._read(block, known, tokens, out)
+            return False
+        out += (before, frame[0], text, frame[1])
+        if tokens:
+            self._reply.tokens += tokens
+        return True
 
     @abc.abstractmethod
     def add(self, completion: Completion, out: list[bytes]) -> None:
@@ -77,6 +85,8 @@ class CompletionTranslator(abc.ABC):
             completion.usage = None
         if (text := only_text(completion, tokens)) is not None:
             self._plain.learn(known, *text)
+        field = self._plain.field
+        self._open = self.frames.get(field) if self._reply.adds_all(field) and not self._with_tokens else None
 
 
 def _cut(block: bytes) -> tuple[bytes, Sequence[int]]:
