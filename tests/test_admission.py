@@ -216,7 +216,7 @@ class Line:
         self.reader, self.writer = reader, writer
 
     async def reply(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             body = await self.reader.readexactly(int(headers["content-length"]))
@@ -224,7 +224,7 @@ class Line:
 
     async def closed(self) -> bytes:
         """What comes until the server closes it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await self.reader.read()
 
 

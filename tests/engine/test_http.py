@@ -51,7 +51,7 @@ async def exchange(*said: bytes, way: str = "pour", hangs_up: bool = False) -> t
         await asyncio.sleep(0)
     if hangs_up:
         line.hang_up()
-    return line, await asyncio.wait_for(reading, 5), b"".join(pieces)
+    return line, await asyncio.wait_for(reading, 20), b"".join(pieces)
 
 
 @every_reply
@@ -158,7 +158,7 @@ async def test_a_head_that_is_too_large(head: bytes, size: int) -> None:
     asking = await line.ask()
     line.say(*(head[start : start + size] for start in range(0, len(head), size)))
     with pytest.raises(EngineError, match="a head of more than 65536 bytes"):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)
     assert line.wire.is_aborted
 
 
@@ -190,7 +190,7 @@ async def test_what_is_not_http(said: bytes, before: bytes) -> None:
     reading = asyncio.create_task(collect(await line.ask(), pieces, "next"))
     line.say(said)
     with pytest.raises(EngineError, match=r"the engine's server does not speak HTTP \(.+\)") as raised:
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 20)
     assert not isinstance(raised.value, EngineGoneError)
     assert b"".join(pieces) == before
     assert line.wire.is_aborted
@@ -250,7 +250,7 @@ async def test_a_taker_who_holds_back(is_first: bool) -> None:
         await asyncio.sleep(0)
     assert taken == [b"a"]
     pace.set_result(None)
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 20)
     assert (taken, line.wire.is_reading_, line.free) == ([b"a", b"bc"], True, True)
 
 
@@ -273,7 +273,7 @@ async def test_reading_goes_on_once_the_taker_is_ready() -> None:
         await asyncio.sleep(0)
         assert line.wire.is_reading_
     line.say(b"0\r\n\r\n")
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 20)
     assert taken == [b"0", b"1"]
 
 
@@ -294,7 +294,7 @@ async def test_who_holds_back_is_heard_though_somebody_else_woke_the_reader() ->
     await asyncio.sleep(0)
     assert taken == [b"a"]
     pace.set_result(None)
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 20)
     assert taken == [b"a", b"b"]
 
 
@@ -313,7 +313,7 @@ async def test_what_the_taker_raises_is_raised(is_first: bool) -> None:
         line.say(chunk(b"a"))
         assert not line.wire.is_reading_
     with pytest.raises(LookupError, match="a"):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
     response.close()
     assert line.wire.is_aborted
 
@@ -324,7 +324,7 @@ async def test_a_taker_who_closes_the_reply() -> None:
     task = await pouring(response, lambda _: response.close())
     line.say(chunk(b"a") + b"0\r\n\r\n")
     with pytest.raises(EngineGoneError, match="broke off"):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 20)
     assert (line.free, line.wire.is_aborted) == (False, True)
 
 
@@ -441,7 +441,7 @@ async def test_a_reply_ends_the_sending_of_a_form(whole: bool) -> None:
     line.connection.pause_writing()
     asking = await line.ask(form)
     line.say(SIZED if whole else SIZED[:-3])
-    response = await asyncio.wait_for(asking, 5)
+    response = await asyncio.wait_for(asking, 20)
     assert (form.left, form.is_closed) == ([b"b", b"c"], True)
     if not whole:
         line.say(SIZED[-3:])
@@ -455,7 +455,7 @@ async def test_an_engine_that_hangs_up_while_a_form_is_sent() -> None:
     asking = await line.ask(form)
     line.hang_up()
     with pytest.raises(UnansweredError):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)
     assert form.is_closed
 
 
