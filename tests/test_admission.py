@@ -13,7 +13,7 @@ from tests.conftest import Alone
 from tests.crowd import CHAT, MOST, full, until
 from tests.fake_engine import Silence, hang_up, whole
 from vllama import framing
-from vllama.admission import Admission, Entrance, admission
+from vllama.admission import Admission, Entrance, make_admission
 from vllama.bodies import SMALL
 from vllama.overload import BUSY
 
@@ -200,7 +200,7 @@ async def nothing(_message: Message) -> None:
 def test_bounds_by_open_files(
     caplog: pytest.LogCaptureFixture, wanted: int | None, files: int, most: int, connections: int
 ) -> None:
-    bounds = admission(wanted, 2**20, files)
+    bounds = make_admission(wanted, 2**20, files)
     assert (bounds.requests.most, bounds.connections, bounds.bodies.most) == (most, connections, 2**22)
     assert 2 * most < files
     assert [record.message for record in caplog.records] == [

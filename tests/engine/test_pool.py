@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import Clock
 from tests.engine.raw import Peer, RawServer, in_use
 from vllama.engine import address as address_module
 from vllama.engine import pool as pool_module
@@ -21,13 +22,6 @@ from vllama.errors import EngineError, EngineGoneError
 
 HEAD = b"GET / HTTP/1.1\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
