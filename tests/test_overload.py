@@ -17,10 +17,10 @@ from tests.fake_engine import FakeEngine, Stream, chat_events, model_list
 from tests.served import SCRIPT, Served, environment, serve
 from vllama import descriptors
 
-BODY = b'{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "' + b"x" * 8000 + b'"}]}'
+BODY = b'{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "' + b"x" * 16_000 + b'"}]}'
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 VERSION = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
-CROWD = 700
+CROWD = 350
 """Three times."""
 
 
