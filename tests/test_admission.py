@@ -120,7 +120,7 @@ async def test_the_server_says_which_setting_it_was_but_not_each_time(
 async def test_a_request_that_is_asked_again_counts_once(crowded: Alone) -> None:
     """Its engine is lost under it: there is room for one request, in all and on an engine."""
     crowded.gateway.admission = Admission(1)
-    crowded.scheduler._bound.most = 1
+    crowded.scheduler.bound.most = 1
     crowded.engine.script(hang_up, whole({"choices": []}))
     assert (await crowded.api.post("/v1/chat/completions", json=CHAT)).status_code == 200
     assert len(crowded.engine.asked) == 2
@@ -129,7 +129,7 @@ async def test_a_request_that_is_asked_again_counts_once(crowded: Alone) -> None
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 async def test_a_crowd_on_one_engine_keeps_nobody_from_the_others(alone: Alone, path: str) -> None:
-    alone.scheduler._bound.most = 2
+    alone.scheduler.bound.most = 2
     silence = Silence()
     alone.engine.script(silence, Silence())
     held = [asyncio.create_task(alone.api.post("/api/chat", json=CHAT)) for _ in range(2)]
