@@ -23,11 +23,14 @@ WRITE = "vllama.write"
 
 
 class Outlet:
-    """Where the body of a reply goes. send: ASGI's. write: what `WRITE` returns, of a server that knows it."""
+    """Where the body of a reply goes. send: ASGI's. write: what `WRITE` returns, of a server that knows it.
+
+    write_now: writes what it is given and returns True, or nothing and False: then it is for `write`.
+    """
 
     def __init__(self, send: Send, write: Callable[[bytes], bool] | None = None) -> None:
         self._send = send
-        self._write = write
+        self.write_now = write or _never
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         """Hand bytes to the server at once. Returns what has to be awaited before more is written, if anything.
@@ -35,7 +38,7 @@ class Outlet:
         No task is needed as long as the server takes them without waiting, which it does until its client is slow: a
         callback of the event loop may write.
         """
-        if self._write is not None and self._write(data):
+        if self.write_now(data):
             return None
         step = self._send({"type": "http.response.body", "body": data, "more_body": True})
         assert isinstance(step, Coroutine)
@@ -51,6 +54,10 @@ class Outlet:
 
     async def end(self, data: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _never(_data: bytes) -> bool:
+    return False
 
 
 @types.coroutine

@@ -55,6 +55,7 @@ def still() -> Any:
     """Time stands, and nothing is random."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_generation, "timestamp", lambda: "2026-01-01T00:00:00Z")
+        patch.setattr(_generation, "timestamp_bytes", lambda: b"2026-01-01T00:00:00Z")
         patch.setattr(secrets, "token_hex", lambda _size: "0a")
         patch.setattr(secrets, "choice", lambda letters: letters[0])
         yield

@@ -30,6 +30,7 @@ class CompletionTranslator(abc.ABC):
         self.complete = False
         self._reply = reply
         self._with_tokens = with_tokens
+        self._open: tuple[bytes, bytes] | None = None  # of all plain events, until one is read again
         self._plain = Plain()
 
     def before(self) -> bytes:
@@ -39,17 +40,24 @@ class CompletionTranslator(abc.ABC):
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
         before = self.before()
         for block in blocks:
-            known, tokens = _cut(block) if self._with_tokens else (block, ())
-            if (
-                (found := self._plain.find(known)) is None
-                or (frame := self.frames.get(found[0])) is None
-                or (text := self._reply.add_text(*found)) is None
-            ):
-                self._read(block, known, tokens, out)
-                continue
-            out += (before, frame[0], text, frame[1])
-            if tokens:
-                self._reply.tokens += tokens
+            if self._open is not None and (found := self._plain.find(block)) is not None:
+                out += (before, self._open[0], found[1], self._open[1])
+            else:
+                self._feed_one(block, before, out)
+
+    def _feed_one(self, block: bytes, before: bytes, out: list[bytes]) -> None:
+        """An event that may not be passed on without looking at what came before it."""
+        known, tokens = _cut(block) if self._with_tokens else (block, ())
+        if (
+            (found := self._plain.find(known)) is None
+            or (frame := self.frames.get(found[0])) is None
+            or (text := self._reply.add_text(*found)) is None
+        ):
+            self._read(block, known, tokens, out)
+            return
+        out += (before, frame[0], text, frame[1])
+        if tokens:
+            self._reply.tokens += tokens
 
     @abc.abstractmethod
     def add(self, completion: Completion, out: list[bytes]) -> None:
@@ -69,6 +77,8 @@ class CompletionTranslator(abc.ABC):
         self.add(completion, out)
         if (text := only_text(completion, tokens)) is not None:
             self._plain.learn(known, *text)
+        field = self._plain.field
+        self._open = self.frames.get(field) if self._reply.adds_all(field) and not self._with_tokens else None
 
 
 def _cut(block: bytes) -> tuple[bytes, Sequence[int]]:
