@@ -60,7 +60,7 @@ def fake_vllm(fake_vllm_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield FakeVllm(Path(folder, "s"), fake_vllm_path)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Wait until the condition is true, and return what it gave."""
     async with asyncio.timeout(seconds):
         while not (value := condition()):
@@ -68,8 +68,8 @@ async def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
     return value
 
 
-async def until_gone(pids: Sequence[int], seconds: float = 2.0) -> None:
-    await until(lambda: not alive(pids), seconds)
+async def until_gone(pids: Sequence[int]) -> None:
+    await until(lambda: not alive(pids))
 
 
 def child_pid(lines: Sequence[str]) -> int | None:
