@@ -60,9 +60,9 @@ def fake_vllm(fake_vllm_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield FakeVllm(Path(folder, "s"), fake_vllm_path)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+async def until(condition: Callable[[], Any]) -> Any:
     """Wait until the condition is true, and return what it gave."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(20):
         while not (value := condition()):
             await asyncio.sleep(0.005)
     return value
