@@ -5,10 +5,10 @@ import contextlib
 import itertools
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import Serve
 from tests.fake_engine import FakeEngine, Stream, chat_events, hang_up, model_list, refusal
+from vllama import gateway as gateway_module
 from vllama.engine.install import Environment
 from vllama.engine.profile import Profile
 from vllama.gateway import Gateway, modified
@@ -266,7 +267,7 @@ class Loads(AttachedScheduler):
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look is over for a second when the next is asked for."""
     times = itertools.count(1000.0, 1.1)
-    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(gateway_module, "time", SimpleNamespace(monotonic=lambda: next(times)))  # not the loop's
 
 
 @pytest.mark.usefixtures("later")

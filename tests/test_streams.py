@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 
 import pytest
-from starlette.requests import Request
 
+from tests import asgi
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, ClientLeft
 from vllama.streams import WRITE, Outlet, begin, behind, finish, poured
@@ -14,27 +14,17 @@ CHUNKS = [b'{"a":1}\n', b'{"b":2}\n{"c":"\xc3\xbc"}\n', b'{"done":true}\n']
 LAST_WORDS = b"stopping\n"
 
 
-class Client:
-    """One connection: what it received, and `left`, to be set when it goes away.
+class Client(asgi.Client):
+    """slow: it takes nothing of the body until the server is stopping."""
 
-    slow: it takes nothing of the body until the server is stopping.
-    """
-
-    def __init__(self, *headers, slow=False):
-        self.scope = {"type": "http", "method": "POST", "path": "/", "headers": [*headers], "query_string": b""}
-        self.sent = []
-        self.left = asyncio.Event()
+    def __init__(self, *, slow=False):
+        super().__init__()
         self.reached = asyncio.Event()
         self.slow = slow
         self.stopping = False
-        self.request = Request(self.scope, self.receive)
-
-    async def receive(self):
-        await self.left.wait()
-        return {"type": "http.disconnect"}
 
     async def send(self, message):
-        self.sent.append(message)
+        await super().send(message)
         if message["type"] == "http.response.body":
             self.reached.set()
             if self.slow and not self.stopping:

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.fake_engine import FOLDER
 from vllama.errors import ApiError
 from vllama.framing import EVENTS, LINES
@@ -126,7 +127,7 @@ def choices(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @translators
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(40)
 @given(choices=st.lists(choices(), max_size=12), is_counted=st.booleans())
 def test_whatever_an_engine_says(
     translator: Callable[[], CompletionTranslator], choices: list[dict[str, Any]], is_counted: bool

@@ -7,9 +7,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from vllama.errors import ApiError, EngineGoneError
 from vllama.routes._relay import Reply, _Events
 from vllama.routes._stream import Pipe
@@ -184,7 +185,7 @@ def test_the_shortcut_changes_nothing(
 ) -> None:
     taken = 0
 
-    @settings(max_examples=60, derandomize=True, database=None, deadline=None)
+    @examples(40)
     @given(streams, st.data())
     def check(events: list[bytes], data: st.DataObject) -> None:
         nonlocal taken
