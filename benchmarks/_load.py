@@ -59,8 +59,7 @@ class Spec:
 class Found:
     """delays: ms from the engine's write to the client's read. load: CPU seconds a second of the clients themselves.
 
-    firsts: ms from a request to its first token, of the requests that began in the stretch measured; ramp_firsts: of
-    those before.
+    firsts: ms from a request to its first token, of the requests that began in the stretch measured.
     """
 
     seconds: float = 0.0
@@ -71,7 +70,6 @@ class Found:
     load: float = 0.0
     delays: dict[str, float] = field(default_factory=dict)
     firsts: list[float] = field(default_factory=list)
-    ramp_firsts: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
@@ -229,7 +227,6 @@ def _found(began: Mark, clients: Sequence[Client], spent: Usage) -> Found:
         load=(time.process_time() - began.own) / seconds,
         delays=percentiles([delay for client in clients for delay in client.delays]),
         firsts=[took / 1e6 for asked, took in firsts if asked >= began.at],
-        ramp_firsts=[took / 1e6 for asked, took in firsts if asked < began.at],
         failures=[client.failure for client in clients if client.failure],
     )
 

@@ -102,12 +102,12 @@ async def measure(way: Way, arguments: argparse.Namespace) -> tuple[Watch, list[
 
 def report(watch: Watch, arguments: argparse.Namespace) -> list[str]:
     """Prints it. Returns what is wrong with it."""
-    rows, found = [], {}
+    rows, found, read = [], {}, 0
     for phase in ("before", "stopped", "after"):
         samples = watch.of(phase)
         delays = percentiles([delay for sample in samples for delay in sample.delays])
         most = max(sample.resident for sample in samples) / 1e6
-        taken = (samples[-1].slow - samples[0].slow) / 1e6
+        taken, read = (samples[-1].slow - read) / 1e6, samples[-1].slow
         found[phase] = {**delays, "resident_mb": most, "slow_mb": taken}
         late = [f"{delays[name]:.2f} ms" for name in ("p50", "p99", "max")]
         rows.append([phase, *late, f"{most:.1f} MB", f"{taken:.1f} MB"])

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message
 
 HANGS_AFTER_S = 20.0
@@ -61,3 +62,20 @@ class Visit:
 
 async def post(app: ASGIApp, path: str, body: bytes) -> Visit:
     return await Visit(app, path, body).run()
+
+
+class Client:
+    """Both ends of one connection, of which nothing comes but that it is `left`. sent: what it received."""
+
+    def __init__(self, *headers: tuple[bytes, bytes]) -> None:
+        self.scope = {"type": "http", "method": "POST", "path": "/", "headers": [*headers], "query_string": b""}
+        self.sent: list[Message] = []
+        self.left = asyncio.Event()
+        self.request = Request(self.scope, self.receive)
+
+    async def receive(self) -> Message:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)

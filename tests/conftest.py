@@ -49,9 +49,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 
-gc.set_threshold(
-    20_000
-)  # so many objects come and go in the tests that looking for cycles took a twentieth of the time
+# So many objects come and go in the tests that looking for cycles took a twentieth of the time.
+gc.set_threshold(20_000)
 
 
 def pytest_collection_finish() -> None:

@@ -36,6 +36,6 @@ async def full(gateway: Alone) -> AsyncIterator[list[contextlib.AsyncExitStack]]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from tests.conftest import Alone
 from tests.crowd import CHAT, MOST, full, until
 from tests.fake_engine import Silence, hang_up, whole
 from vllama import framing
-from vllama.admission import Admission, Entrance, admission
+from vllama.admission import Admission, Entrance, make_admission
 from vllama.bodies import SMALL
 from vllama.overload import BUSY
 
@@ -120,7 +120,7 @@ async def test_the_server_says_which_setting_it_was_but_not_each_time(
 async def test_a_request_that_is_asked_again_counts_once(crowded: Alone) -> None:
     """Its engine is lost under it: there is room for one request, in all and on an engine."""
     crowded.gateway.admission = Admission(1)
-    crowded.scheduler._bound.most = 1
+    crowded.scheduler.bound.most = 1
     crowded.engine.script(hang_up, whole({"choices": []}))
     assert (await crowded.api.post("/v1/chat/completions", json=CHAT)).status_code == 200
     assert len(crowded.engine.asked) == 2
@@ -129,7 +129,7 @@ async def test_a_request_that_is_asked_again_counts_once(crowded: Alone) -> None
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
 async def test_a_crowd_on_one_engine_keeps_nobody_from_the_others(alone: Alone, path: str) -> None:
-    alone.scheduler._bound.most = 2
+    alone.scheduler.bound.most = 2
     silence = Silence()
     alone.engine.script(silence, Silence())
     held = [asyncio.create_task(alone.api.post("/api/chat", json=CHAT)) for _ in range(2)]
@@ -200,7 +200,7 @@ async def nothing(_message: Message) -> None:
 def test_bounds_by_open_files(
     caplog: pytest.LogCaptureFixture, wanted: int | None, files: int, most: int, connections: int
 ) -> None:
-    bounds = admission(wanted, 2**20, files)
+    bounds = make_admission(wanted, 2**20, files)
     assert (bounds.requests.most, bounds.connections, bounds.bodies.most) == (most, connections, 2**22)
     assert 2 * most < files
     assert [record.message for record in caplog.records] == [
@@ -216,7 +216,7 @@ class Line:
         self.reader, self.writer = reader, writer
 
     async def reply(self) -> tuple[int, dict[str, str], bytes]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             body = await self.reader.readexactly(int(headers["content-length"]))
@@ -224,7 +224,7 @@ class Line:
 
     async def closed(self) -> bytes:
         """What comes until the server closes it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await self.reader.read()
 
 

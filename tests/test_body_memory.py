@@ -38,7 +38,7 @@ async def held(alone: Alone, content: bytes | AsyncIterator[bytes], **headers: s
     silence = Silence()
     alone.engine.script(silence)
     asking = asyncio.create_task(alone.api.post("/v1/chat/completions", content=content, headers=headers))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await silence.reached.wait()
         before = alone.gateway.admission.in_flight
         yield
@@ -115,7 +115,7 @@ async def test_a_body_that_stops_coming(alone: Alone, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bodies, "STALL_S", 0.02)
     reader, writer = await asyncio.open_connection("127.0.0.1", alone.api.base_url.port)
     writer.write(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         head = await reader.readuntil(b"\r\n\r\n")
         error = json.loads(await reader.readuntil(b"}"))
     assert head.startswith(b"HTTP/1.1 408 ")

@@ -4,27 +4,10 @@ import asyncio
 import contextlib
 
 import pytest
-from starlette.requests import Request
 
+from tests.asgi import Client
 from vllama.errors import ApiError
 from vllama.framing import EVENTS, LINES, STOPPING, ClientLeft, JSONResponse, framing_of, until_client_leaves
-
-
-class Client:
-    """One connection, of which nothing comes but that it is `left`."""
-
-    def __init__(self, *headers):
-        self.scope = {"type": "http", "method": "POST", "path": "/", "headers": [*headers], "query_string": b""}
-        self.sent = []
-        self.left = asyncio.Event()
-        self.request = Request(self.scope, self.receive)
-
-    async def receive(self):
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message):
-        self.sent.append(message)
 
 
 @pytest.mark.parametrize(

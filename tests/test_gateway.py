@@ -5,10 +5,10 @@ import contextlib
 import itertools
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,13 +16,15 @@ import ollama
 import pytest
 
 from tests.conftest import Serve
-from tests.fake_engine import FakeEngine, Stream, chat_events, model_list, refusal
+from tests.fake_engine import FakeEngine, Stream, chat_events, hang_up, model_list, refusal
+from vllama import gateway as gateway_module
 from vllama.engine.install import Environment
 from vllama.engine.profile import Profile
 from vllama.gateway import Gateway, modified
 from vllama.models.catalogue import Catalogue
 from vllama.models.model import Model
 from vllama.models.names import parse
+from vllama.routes._failures import DIED
 from vllama.scheduling.attached import AttachedScheduler
 from vllama.server import attached_app, local_app
 from vllama.settings import Settings
@@ -265,7 +267,7 @@ class Loads(AttachedScheduler):
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look is over for a second when the next is asked for."""
     times = itertools.count(1000.0, 1.1)
-    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(gateway_module, "time", SimpleNamespace(monotonic=lambda: next(times)))  # not the loop's
 
 
 @pytest.mark.usefixtures("later")
@@ -307,3 +309,13 @@ async def source_of(gateway: Gateway) -> str:
     model = await gateway.find(parse("found"))
     assert model is not None
     return model.source
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+async def test_a_server_that_hangs_up(attached: httpx.AsyncClient, engine: FakeEngine, path: str, stream: bool) -> None:
+    """It is not asked again, and every client reads the same."""
+    engine.script(model_list("demo"), hang_up, hang_up)  # the first one may be a connection that was idle
+    response = await attached.post(path, json={"model": "demo", "messages": SAY, "max_tokens": 9, "stream": stream})
+    assert response.status_code == 500
+    assert f"{DIED}: the engine cannot be reached (it closed the connection)" in response.text

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from tests.asgi import Visit, post
 from tests.bodies import ENDPOINTS, Endpoint
+from tests.examples import examples
 from tests.fake_engine import EngineInPlace, EnginesInPlace, FakeEngine
 from tests.mutations import mutate, smallest
 from tests.permissive_engine import permissive
@@ -27,7 +28,7 @@ from vllama.models.model import Model
 from vllama.models.names import parse
 from vllama.scheduling.local import LocalScheduler
 
-VALID_OF_EACH = 30
+VALID_OF_EACH = 20
 ANYTHING = Model(parse("anything"), source="anything", engine_name="anything:latest")
 """A model of which nothing is known, which is therefore asked for everything."""
 
@@ -119,8 +120,7 @@ def test_valid_requests_never_fail(
 ) -> None:
     statuses: Counter[int] = Counter()
 
-    @settings(max_examples=VALID_OF_EACH, derandomize=True, database=None, deadline=None,
-              suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+    @examples(VALID_OF_EACH)
     @given(endpoint.bodies())
     def check(body: Any) -> None:
         visit = runner.run(post(app, endpoint.path, json.dumps(body).encode()))
@@ -137,7 +137,7 @@ def test_valid_requests_never_fail(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-INVALID_IN_ALL = 6_000
+INVALID_IN_ALL = 4_000
 UPSTREAM_FAILURES = re.compile(
     r'option "\w+" must be of type (float32|integer|boolean|array)'
     r'|option "stop" must be of an array of strings'
@@ -184,7 +184,7 @@ async def describe(app: Starlette, path: str, body: bytes) -> str:
 def some_valid(endpoint: Endpoint) -> list[Any]:
     bodies = [dict(endpoint.good)]
 
-    @settings(max_examples=12, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @examples(12, phases=[Phase.generate])
     @given(endpoint.bodies())
     def collect(body: Any) -> None:
         bodies.append(body)

@@ -31,7 +31,7 @@ async def ask(alone: Alone, first_line: str, body: str = "") -> tuple[asyncio.St
 
 async def whole_reply(alone: Alone, first_line: str, body: str = "") -> tuple[str, bytes]:
     reader, writer = await ask(alone, first_line, body)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         head, _, content = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     return head.decode().lower(), content
@@ -54,7 +54,7 @@ async def test_a_stream_has_no_chunks_and_ends_with_the_connection(alone: Alone,
 async def test_what_is_streamed_arrives_at_once(alone: Alone) -> None:
     alone.engine.script(Stream(*chat_events("Hel", finish=None)[:-1], end="hang"))
     reader, writer = await ask(alone, "POST /api/chat HTTP/1.0", SAY)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await reader.readuntil(b"\r\n\r\n")
         assert json.loads(await reader.readline())["message"]["content"] == "Hel"
     writer.close()
@@ -119,7 +119,7 @@ async def test_only_chunks_are_written_at_once(serve: Serve, first_line: str, ta
     async with serve(Starlette(routes=[Route("/", app)])) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
         writer.write(f"{first_line}\r\nHost: g\r\nConnection: close\r\n\r\n".encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             head, _, content = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
     assert head.startswith(b"HTTP/1.1 200 ")
@@ -154,7 +154,7 @@ async def test_a_head_without_end(alone: Alone, monkeypatch: pytest.MonkeyPatch,
     reader, writer = await asyncio.open_connection("127.0.0.1", alone.api.base_url.port)
     part = b"X: " + b"x" * size + b"\r\n" if size else b"x"
     writer.write(head.encode() + part * (2**17 // len(part) + 1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         reply = await reader.read()
     assert reply.startswith(b"HTTP/1.1 400 ")
     assert reply.endswith(b"The request's first line and headers are larger than 131072 bytes.")
@@ -167,3 +167,28 @@ async def test_a_large_head_and_larger_bodies_are_fine(alone: Alone, monkeypatch
         headers = {"X": "x" * 50_000, "Y": "x" * 50_000}
         reply = await alone.api.post("/api/show", content=b'{"model": "demo"}'.ljust(2**19), headers=headers)
         assert reply.status_code == 200
+
+
+async def test_a_client_that_leaves_is_missed_though_it_asked_on(alone: Alone) -> None:
+    """Whose next requests wait behind the reply that nobody reads any more."""
+    reply = Stream(*chat_events("Hel", finish=None)[:-1], end="hang")
+    alone.engine.script(reply)
+    reader, writer = await ask(alone, "POST /api/chat HTTP/1.1\r\nHost: localhost", SAY)
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"Hel")
+        writer.write(2 * b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.close()
+        await reply.aborted.wait()
+
+
+async def test_requests_that_do_not_wait_for_replies(alone: Alone) -> None:
+    """All are answered, one after the other, however many."""
+    alone.engine.script(Stream(*chat_events("Hel", "lo")))
+    reader, writer = await ask(alone, "POST /api/chat HTTP/1.1\r\nHost: localhost", SAY)
+    count = 3 * protocol.MOST_WAITING
+    writer.write(count * b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"\r\n0\r\n\r\n")).count(b'"done":true') == 1
+        for _ in range(count):
+            assert (await reader.readuntil(b"Ollama is running")).startswith(b"HTTP/1.1 200 OK")
+    writer.close()

@@ -1,4 +1,4 @@
-"""What holds for the whole repository: lint, types, what is imported when, and what no file may contain."""
+"""What holds for the whole repository: lint, types, and what no file may contain."""
 
 import os
 import subprocess
@@ -35,23 +35,6 @@ def sources() -> list[Path]:
 def test_tools_are_content(command):
     done = run(sys.executable, "-m", *command)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def imported_with(module: str) -> set[str]:
-    done = run(sys.executable, "-c", f"import sys, {module}; print(*sys.modules)")
-    assert done.returncode == 0, done.stderr
-    return {name.partition(".")[0] for name in done.stdout.split()}
-
-
-def modules() -> list[str]:
-    """All of the package but what runs in the engine's environment: the demo models' training."""
-    paths = [path.relative_to(ROOT).with_suffix("") for path in sources() if path.is_relative_to(ROOT / "vllama")]
-    names = (".".join(path.parts).removesuffix(".__init__") for path in paths)
-    return [name for name in names if not name.startswith("vllama.demo.") and not name.endswith("__main__")]
-
-
-def test_the_gateway_imports_no_engine():
-    assert not {"torch", "transformers", "vllm"} & imported_with(", ".join(modules()))
 
 
 def test_nothing_points_out_of_the_repository():

@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 
 
 def body(plan: Plan, **more: object) -> str:
-    return json.dumps({"messages": [{"role": "user", "content": str(plan)}], **more})
+    return json.dumps({"messages": [{"role": "user", "content": str(plan)}], "stream": True, **more})
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 
 import pytest
-from starlette.requests import Request
 
+from tests import asgi
 from vllama.errors import ApiError
 from vllama.framing import STOPPING, ClientLeft
 from vllama.streams import WRITE, Outlet, begin, behind, finish, poured
@@ -14,27 +14,17 @@ CHUNKS = [b'{"a":1}\n', b'{"b":2}\n{"c":"\xc3\xbc"}\n', b'{"done":true}\n']
 LAST_WORDS = b"stopping\n"
 
 
-class Client:
-    """One connection: what it received, and `left`, to be set when it goes away.
+class Client(asgi.Client):
+    """slow: it takes nothing of the body until the server is stopping."""
 
-    slow: it takes nothing of the body until the server is stopping.
-    """
-
-    def __init__(self, *headers, slow=False):
-        self.scope = {"type": "http", "method": "POST", "path": "/", "headers": [*headers], "query_string": b""}
-        self.sent = []
-        self.left = asyncio.Event()
+    def __init__(self, *, slow=False):
+        super().__init__()
         self.reached = asyncio.Event()
         self.slow = slow
         self.stopping = False
-        self.request = Request(self.scope, self.receive)
-
-    async def receive(self):
-        await self.left.wait()
-        return {"type": "http.disconnect"}
 
     async def send(self, message):
-        self.sent.append(message)
+        await super().send(message)
         if message["type"] == "http.response.body":
             self.reached.set()
             if self.slow and not self.stopping:
@@ -167,6 +157,39 @@ async def test_the_server_stops_in_the_middle(stream, slow):
     await task
     assert client.sent[-1] == {"type": "http.response.body", "body": LAST_WORDS, "more_body": False}
     assert source.closed
+
+
+@streams
+async def test_the_server_stops_before_the_end_of_a_whole_reply_is_taken(stream):
+    client, source = Client(), Source()
+    at_end, paces = asyncio.Event(), iter([asyncio.Event()])
+
+    async def send(message):
+        if not message.get("more_body", True) and (pace := next(paces, None)) is not None:
+            at_end.set()
+            await pace.wait()
+        await client.send(message)
+
+    response = await begin(client.request, stream(source), "text/plain", LAST_WORDS)
+    task = asyncio.create_task(response(client.scope, client.receive, send))
+    await at_end.wait()
+    task.cancel()
+    await task
+    assert client.body.endswith(CHUNKS[-1])
+    assert not client.sent[-1]["more_body"]
+
+
+@streams
+async def test_the_server_stops_before_a_client_that_takes_nothing(stream):
+    client, source = Client(slow=True), Source()
+    task = asyncio.create_task(client.run(stream(source)))
+    await client.reached.wait()
+    task.cancel()
+    await settle()
+    assert source.closed
+    assert client.sent[-1]["body"] == LAST_WORDS
+    task.cancel()  # as the loop does that ends
+    await task
 
 
 @streams

@@ -37,7 +37,7 @@ class Admission:
         self.connections = connections
 
 
-def admission(wanted: int | None, max_body: int, files: int) -> Admission:
+def make_admission(wanted: int | None, max_body: int, files: int) -> Admission:
     """As the settings want it, within what so many open files allow. wanted: requests, None for as many as is good."""
     possible = most_requests(files)
     if wanted is not None and wanted > possible:

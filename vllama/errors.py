@@ -37,6 +37,10 @@ class EngineGoneError(EngineError):
     """An engine was lost under a request: it ended, broke off, or says itself that it cannot go on."""
 
 
+class EngineBusyError(EngineError):
+    """An engine could not be asked, as this machine has no file, port or memory left for a connection."""
+
+
 class DoesNotFitError(EngineError):
     """A model's engine needs more memory than there is for all."""
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 2**20
 """As Ollama's server has it. A head is kept in memory before anyone can ask who sends it."""
 
+MOST_WAITING = 4
+"""Requests that a client may send before its first one is answered: further ones are not read until then."""
+
 
 class Protocol(HttpToolsProtocol):
     """uvicorn's, with an end to a request's head, and to replies for HTTP/1.0, such as nginx's: it knows no chunks.
@@ -31,6 +34,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_head = True
         self._head_bytes = 0
+        self._earlier: list[RequestResponseCycle] = []  # those whose reply was not through when the next request came
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,8 +52,20 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)  # which tells the last request alone
+        for cycle in self._earlier:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._earlier.clear()
+
     def on_headers_complete(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._earlier = [cycle for cycle in self._earlier if not cycle.response_complete]
+            self._earlier.append(self.cycle)
         super().on_headers_complete()
+        if 0 < len(self.pipeline) <= MOST_WAITING:
+            self.flow.resume_reading()  # only who reads learns that the client has left
         self._in_head = False
         # Before anything was sent: its task has not begun to run.
         if self.scope["http_version"] == "1.0":

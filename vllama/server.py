@@ -18,7 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from vllama import descriptors
-from vllama.admission import Admission, admission
+from vllama.admission import Admission, make_admission
 from vllama.app import create_app
 from vllama.engine.client import EngineClient
 from vllama.engine.command import check_flags, read_flags, user_arguments
@@ -281,7 +281,7 @@ def _max_body(settings: Settings) -> int:
 
 
 def _admission(settings: Settings) -> Admission:
-    return admission(settings.max_requests, _max_body(settings), descriptors.limit())
+    return make_admission(settings.max_requests, _max_body(settings), descriptors.limit())
 
 
 def _guard(settings: Settings, loopback: bool) -> Guard:

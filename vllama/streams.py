@@ -23,11 +23,14 @@ WRITE = "vllama.write"
 
 
 class Outlet:
-    """Where the body of a reply goes. send: ASGI's. write: what `WRITE` returns, of a server that knows it."""
+    """Where the body of a reply goes. send: ASGI's. write: what `WRITE` returns, of a server that knows it.
+
+    write_now: writes what it is given and returns True, or nothing and False: then it is for `write`.
+    """
 
     def __init__(self, send: Send, write: Callable[[bytes], bool] | None = None) -> None:
         self._send = send
-        self._write = write
+        self.write_now = write or _never
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         """Hand bytes to the server at once. Returns what has to be awaited before more is written, if anything.
@@ -35,7 +38,7 @@ class Outlet:
         No task is needed as long as the server takes them without waiting, which it does until its client is slow: a
         callback of the event loop may write.
         """
-        if self._write is not None and self._write(data):
+        if self.write_now(data):
             return None
         step = self._send({"type": "http.response.body", "body": data, "more_body": True})
         assert isinstance(step, Coroutine)
@@ -51,6 +54,10 @@ class Outlet:
 
     async def end(self, data: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _never(_data: bytes) -> bool:
+    return False
 
 
 @types.coroutine
@@ -138,11 +145,15 @@ class StreamResponse(Response):
             with contextlib.suppress(ClientLeft), Attended(receive):
                 await self._relay(outlet)
         except asyncio.CancelledError:
-            # The server cancels what still runs when its time to drain is over; the client is owed a proper end.
-            await outlet.end(self._last_words)
+            # The server cancels what still runs when its time to drain is over; the client is owed a proper end. Where
+            # it takes nothing, it misses that: the event loop ends, and cancels once more.
+            await self._stream.aclose()
+            with contextlib.suppress(asyncio.CancelledError):
+                await outlet.end(self._last_words)
 
     async def _relay(self, outlet: Outlet) -> None:
         if self._first:
             await outlet.put(self._first)
         await finish(self._stream, outlet)
+        self._last_words = b""  # nothing is missing any more
         await outlet.end()

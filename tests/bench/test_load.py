@@ -101,7 +101,7 @@ async def test_nobody_there():
     async with Server().on() as url:
         pass
     level = Level(3)
-    await asyncio.wait_for(run(plan(url, seconds=60), level), 5)
+    await asyncio.wait_for(run(plan(url, seconds=60), level), 20)
     (error,) = summarize(level).errors
     assert error.startswith("could not connect")
 

@@ -60,16 +60,16 @@ def fake_vllm(fake_vllm_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         yield FakeVllm(Path(folder, "s"), fake_vllm_path)
 
 
-async def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+async def until(condition: Callable[[], Any]) -> Any:
     """Wait until the condition is true, and return what it gave."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(20):
         while not (value := condition()):
             await asyncio.sleep(0.005)
     return value
 
 
-async def until_gone(pids: Sequence[int], seconds: float = 2.0) -> None:
-    await until(lambda: not alive(pids), seconds)
+async def until_gone(pids: Sequence[int]) -> None:
+    await until(lambda: not alive(pids))
 
 
 def child_pid(lines: Sequence[str]) -> int | None:

@@ -90,7 +90,7 @@ class Peer:
         self.reader, self.writer = reader, writer
 
     async def head(self) -> bytes:
-        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)
 
     def say(self, text: bytes) -> None:
         self.writer.write(text)
@@ -101,7 +101,7 @@ class Peer:
     async def left(self) -> None:
         """Return when the other end has gone."""
         with contextlib.suppress(ConnectionError):
-            while await asyncio.wait_for(self.reader.read(2**16), 5):
+            while await asyncio.wait_for(self.reader.read(2**16), 20):
                 pass
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class RawServer:
         self._peers: asyncio.Queue[Peer] = asyncio.Queue()
 
     async def accept(self) -> Peer:
-        return await asyncio.wait_for(self._peers.get(), 5)
+        return await asyncio.wait_for(self._peers.get(), 20)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator["RawServer"]:

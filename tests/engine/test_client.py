@@ -14,7 +14,7 @@ from tests.fake_engine import FakeEngine, Silence, Stream, events, hang_up, refu
 from vllama.engine.address import Address
 from vllama.engine.client import EngineClient, Health, Response, death
 from vllama.engine.events import Events, data_of
-from vllama.errors import EngineError, EngineGoneError
+from vllama.errors import EngineBusyError, EngineError, EngineGoneError
 from vllama.wire.openai import ModelList
 
 
@@ -108,7 +108,7 @@ async def test_requests_without_a_byte_of_their_reply_wait(engine: FakeEngine, c
     silence, begun, streaming = Silence(), Stream(end="hang"), Stream(*events("1"), end="hang")
     engine.script(silence, begun, streaming)
     asking = asyncio.create_task(ask(client))
-    await asyncio.wait_for(silence.reached.wait(), 5)
+    await asyncio.wait_for(silence.reached.wait(), 20)
     assert (client.waiting, client.answered) == (1, 0)
     async with client.request("POST", "/v1/completions", b"{}"):
         assert (client.waiting, client.answered) == (2, 1)
@@ -146,6 +146,8 @@ async def test_too_many_open_files_say_nothing_of_the_engine(
 
     monkeypatch.setattr(Address, "connect", refuse)
     assert await client.health(5.0) is Health.UNKNOWN
+    with pytest.raises(EngineBusyError, match="Too many open files"):
+        await ask(client)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:/nowhere/engine.sock"])
@@ -192,7 +194,7 @@ async def test_leaving_early_aborts_the_request(engine: FakeEngine, client: Engi
     engine.script(reply)
     async with client.request("POST", "/v1/completions", b"{}") as response:
         assert await response.next() == events("1")[0]
-    await asyncio.wait_for(reply.aborted.wait(), 5)
+    await asyncio.wait_for(reply.aborted.wait(), 20)
 
 
 async def test_a_silent_engine_is_given_up_in_time(engine: FakeEngine, client: EngineClient) -> None:
@@ -201,7 +203,7 @@ async def test_a_silent_engine_is_given_up_in_time(engine: FakeEngine, client: E
     with pytest.raises(EngineError, match="did not answer in time"):
         await client.get_json("/v1/models", seconds=0.05)
     assert not await client.healthy(seconds=0.05)
-    await asyncio.wait_for(silence.aborted.wait(), 5)
+    await asyncio.wait_for(silence.aborted.wait(), 20)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +302,7 @@ async def test_closing_ends_what_is_being_asked(engine: FakeEngine, client: Engi
     silence, reply = Silence(), Stream(*events("1"), end="hang")
     engine.script(reply if begun else silence)
     asking = asyncio.create_task(ask(client))
-    await asyncio.wait_for((reply.sent if begun else silence.reached).wait(), 5)
+    await asyncio.wait_for((reply.sent if begun else silence.reached).wait(), 20)
     await client.close()
     with pytest.raises(EngineError):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)

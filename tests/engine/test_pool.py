@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import Clock
 from tests.engine.raw import Peer, RawServer, in_use
 from vllama.engine import address as address_module
 from vllama.engine import pool as pool_module
@@ -21,13 +22,6 @@ from vllama.errors import EngineError, EngineGoneError
 
 HEAD = b"GET / HTTP/1.1\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -61,7 +55,7 @@ async def ask(pool: Pool, server: RawServer, peer: Peer | None = None) -> Peer:
     peer = peer or await server.accept()
     assert await peer.head() == HEAD
     peer.answer(b"Hello")
-    assert await asyncio.wait_for(asking, 5) == b"Hello"
+    assert await asyncio.wait_for(asking, 20) == b"Hello"
     return peer
 
 
@@ -76,7 +70,7 @@ async def begin(pool: Pool, server: RawServer) -> tuple[Peer, Response]:
     peer = await server.accept()
     await peer.head()
     peer.say(CHUNKED)
-    return peer, await asyncio.wait_for(asking, 5)
+    return peer, await asyncio.wait_for(asking, 20)
 
 
 async def end(peer: Peer, response: Response) -> None:
@@ -148,7 +142,7 @@ async def test_a_connection_closed_under_a_request_is_replaced_once(
     assert await second.head() == HEAD
     second.close()
     with pytest.raises(EngineGoneError, match="cannot be reached"):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)
     assert server.accepted == 2
 
 
@@ -156,7 +150,7 @@ async def test_a_new_connection_that_is_closed_is_not_replaced(pool: Pool, serve
     asking = asyncio.create_task(pool.ask(HEAD))
     (await server.accept()).close()
     with pytest.raises(EngineGoneError, match="cannot be reached"):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)
     assert server.accepted == 1
 
 
@@ -167,7 +161,7 @@ async def test_a_reply_that_began_is_not_asked_for_again(pool: Pool, server: Raw
     peer.say(b"H")
     peer.close()
     with pytest.raises(EngineGoneError, match="broke off"):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)
     assert server.accepted == 1
 
 
@@ -180,7 +174,7 @@ async def test_warm_connections_are_there_for_a_burst(pool: Pool, server: RawSer
     for peer in [*peers, await server.accept()]:
         await peer.head()
         peer.answer(b"Hello")
-    assert await asyncio.wait_for(asyncio.gather(*asking), 5) == 4 * [b"Hello"]
+    assert await asyncio.wait_for(asyncio.gather(*asking), 20) == 4 * [b"Hello"]
 
 
 async def test_many_at_once(pool: Pool, server: RawServer) -> None:
@@ -225,7 +219,7 @@ async def test_who_holds_back_stalls_the_engine_and_nobody_else(pool: Pool, serv
     assert not draining.done()
     assert 0 < taken < 2**20
     pace.set_result(None)
-    await asyncio.wait_for(asyncio.gather(pouring, draining), 5)
+    await asyncio.wait_for(asyncio.gather(pouring, draining), 20)
     assert taken == size
 
 
@@ -260,7 +254,7 @@ async def test_closing_ends_everything(pool: Pool, server: RawServer) -> None:
     pool.close()
     for failing in (waiting, response.read(), pool.ask(HEAD), pool.warm(1)):
         with pytest.raises(EngineGoneError, match="the engine was stopped"):
-            await asyncio.wait_for(failing, 5)
+            await asyncio.wait_for(failing, 20)
     assert in_use(pool) == 0
     assert pool._ticker is None
 
@@ -289,12 +283,12 @@ async def test_a_full_backlog_is_waited_for(full: socket.socket, monkeypatch: py
     await pool_has_one(pool)
     with full.accept()[0] as peer:
         peer.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
-        assert (await asyncio.wait_for(asking, 5)).status == 204
+        assert (await asyncio.wait_for(asking, 20)).status == 204
     pool.close()
 
 
 async def pool_has_one(pool: Pool) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not in_use(pool):
             await asyncio.sleep(0)
 
@@ -302,7 +296,7 @@ async def pool_has_one(pool: Pool) -> None:
 async def test_connecting_has_a_deadline(full: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "CONNECT_S", 0.05)
     with pytest.raises(EngineError, match="did not answer in time"):
-        await asyncio.wait_for(Pool(Address(socket="s")).ask(HEAD), 5)
+        await asyncio.wait_for(Pool(Address(socket="s")).ask(HEAD), 20)
 
 
 async def test_closing_ends_connecting(full: socket.socket) -> None:
@@ -312,7 +306,7 @@ async def test_closing_ends_connecting(full: socket.socket) -> None:
     await asyncio.sleep(0)
     pool.close()
     with pytest.raises(EngineGoneError, match="the engine was stopped"):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 20)
 
 
 async def test_who_is_cancelled_while_connecting_leaves_nothing(full: socket.socket) -> None:
@@ -366,12 +360,12 @@ async def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(read_address(f"https://localhost:{server.sockets[0].getsockname()[1]}"))
     try:
         with pytest.raises(EngineGoneError, match="certificate verify failed"):
-            await asyncio.wait_for(pool.ask(HEAD), 5)
+            await asyncio.wait_for(pool.ask(HEAD), 20)
         trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
         trusting.verify_flags |= 0x200000  # X509_V_FLAG_NO_CHECK_TIME: clocks may be wrong where tests run
         monkeypatch.setattr(address_module, "_tls", lambda: trusting)
         for _ in range(2):
-            assert len(await asyncio.wait_for(whole(pool.ask(HEAD)), 5)) == size
+            assert len(await asyncio.wait_for(whole(pool.ask(HEAD)), 20)) == size
     finally:
         pool.close()
         server.close()

@@ -39,7 +39,7 @@ async def make(fake_vllm: FakeVllm, tmp_path: Path) -> AsyncIterator[Make]:
     yield make
     for standby in made:
         pid = standby.pid
-        await asyncio.wait_for(standby.close(), 5)
+        await asyncio.wait_for(standby.close(), 20)
         assert pid is None or not alive([pid])
 
 
@@ -51,7 +51,7 @@ async def parked(fake_vllm_path: str, tmp_path_factory: pytest.TempPathFactory) 
     standby.start()
     await until(lambda: standby.state is StandbyState.PARKED)
     yield standby
-    await asyncio.wait_for(standby.close(), 5)
+    await asyncio.wait_for(standby.close(), 20)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_a_forked_engine_is_as_one_that_was_started(parked: Standby, fake_
 @pytest.mark.parametrize(("end", "status"), [("exit 3", 3), ("say no", 1), ("raise oh", 1), ("kill 9", 137)])
 async def test_the_status_is_told(parked: Standby, fake_vllm: FakeVllm, log: EngineLog, end: str, status: int) -> None:
     async with forked(parked, fake_vllm, log, end=end) as process:
-        assert await asyncio.wait_for(process.wait(), 5) == process.returncode == status
+        assert await asyncio.wait_for(process.wait(), 20) == process.returncode == status
         assert process.ending.is_set()
 
 
@@ -102,7 +102,7 @@ async def test_what_the_guards_death_has_left_is_ended(parked: Standby, fake_vll
         child = await until(lambda: child_pid(log.tail))
         processes = session_members(process.pid)
         os.kill(process.pid, signal.SIGKILL)
-        assert await asyncio.wait_for(process.wait(), 5) == 128 + signal.SIGKILL
+        assert await asyncio.wait_for(process.wait(), 20) == 128 + signal.SIGKILL
         await until_gone([*processes, child])
 
 
@@ -158,7 +158,7 @@ async def test_one_that_dies_again_and_again_is_given_up(
 ) -> None:
     monkeypatch.setattr(standby_module, "_PAUSES_S", (0.0, 0.0, 0.0))
     standby = make(IMPORT="die")
-    await until(lambda: "4th time" in standby.reason, 10)
+    await until(lambda: "4th time" in standby.reason)
     assert standby.state is StandbyState.FAILED
     assert 'it exited with status 3, its last words: "no module named vllm"' in standby.reason
     with pytest.raises(StandbyError, match="the standby is failed: it exited"):
@@ -172,7 +172,7 @@ async def test_it_is_off_where_a_fork_is_not_safe(make: Make, effect: str, reaso
     await until(lambda: standby.state is StandbyState.OFF)
     assert reason in standby.reason
     assert standby._keeper is not None
-    await asyncio.wait_for(asyncio.wait({standby._keeper}), 5)
+    await asyncio.wait_for(asyncio.wait({standby._keeper}), 20)
     assert (standby.pid, standby.memory()) == (None, 0)
 
 
@@ -189,7 +189,7 @@ async def test_an_import_that_hangs_is_ended(
     monkeypatch.setattr(standby_module, "_IMPORT_S", 0.3)
     standby = make(IMPORT="hang")
     with pytest.raises(StandbyError, match=r"did not import vLLM within 0\.3 s"):
-        await asyncio.wait_for(EngineProcess.launch(fake_vllm.command, fake_vllm.variables(), log, standby), 5)
+        await asyncio.wait_for(EngineProcess.launch(fake_vllm.command, fake_vllm.variables(), log, standby), 20)
 
 
 async def test_a_stopped_standby_is_replaced(

@@ -5,17 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.clock import Clock
 from tests.fake_engine import FakeEngine, Silence, hang_up, whole
 from vllama.engine import stats as stats_module
 from vllama.engine.client import EngineClient
 from vllama.engine.stats import Stats, Usage, sums_of
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.fake_engine import FOLDER
 from vllama.errors import ApiError
 from vllama.framing import EVENTS, LINES
@@ -21,6 +22,7 @@ from vllama.translate.ollama_reply import CHAT, GENERATE, Shape
 from vllama.translate.reply import Reply
 from vllama.translate.shortcut import Plain
 from vllama.translate.think_tags import ThinkTags
+from vllama.wire.openai import Usage
 
 
 class Reader(Plain):
@@ -54,6 +56,7 @@ def still() -> Any:
     """Time stands, and nothing is random."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_generation, "timestamp", lambda: "2026-01-01T00:00:00Z")
+        patch.setattr(_generation, "timestamp_bytes", lambda: b"2026-01-01T00:00:00Z")
         patch.setattr(secrets, "token_hex", lambda _size: "0a")
         patch.setattr(secrets, "choice", lambda letters: letters[0])
         yield
@@ -65,6 +68,7 @@ class Outcome:
     tokens: list[int]
     complete: bool
     finish_reason: str | None
+    usage: Usage | None
 
 
 def outcome(translator: CompletionTranslator, blocks: list[bytes]) -> Outcome:
@@ -79,7 +83,7 @@ def outcome(translator: CompletionTranslator, blocks: list[bytes]) -> Outcome:
             break
         fed.append(b"".join(out))
     reply = translator._reply
-    return Outcome(fed, reply.tokens, translator.complete, reply.finish_reason)
+    return Outcome(fed, reply.tokens, translator.complete, reply.finish_reason, reply.usage)
 
 
 def read_in_full(make: Callable[[], CompletionTranslator], blocks: list[bytes]) -> Outcome:
@@ -104,9 +108,9 @@ def test_what_an_engine_said(translator: Callable[[], CompletionTranslator]) -> 
 TEXTS = st.lists(st.sampled_from(["a", " ", "\n", '"', "\\", "</think>", "<think>", "ü", "\u2028", "\x00"]), max_size=3)
 
 
-def compact(choice: dict[str, Any]) -> bytes:
+def compact(choice: dict[str, Any], **more: Any) -> bytes:
     """As vLLM writes it."""
-    chunk = {"id": "a", "choices": [{"index": 0} | choice]}
+    chunk = {"id": "a", "choices": [{"index": 0} | choice]} | more
     return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -115,15 +119,22 @@ def choices(draw: st.DrawFn) -> dict[str, Any]:
     field = draw(st.sampled_from(["content", "reasoning", "text", "reasoning_content", "role"]))
     text = "".join(draw(TEXTS))
     choice: dict[str, Any] = {"text": text} if field == "text" else {"delta": {field: text}}
+    if draw(st.integers(0, 7)) == 7:
+        call = {"index": draw(st.integers(0, 1)), "id": "a", "function": {"name": "f", "arguments": "{}"}}
+        choice = {"delta": {field: text, "tool_calls": [call]}}
     choice |= draw(st.sampled_from([{}, {}, {"logprobs": None}, {"finish_reason": "length"}]))
     return choice | draw(st.sampled_from([{}, {}, {"token_ids": [7]}, {"token_ids": [7, 11]}, {"token_ids": None}]))
 
 
 @translators
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(choices=st.lists(choices(), max_size=12))
-def test_whatever_an_engine_says(translator: Callable[[], CompletionTranslator], choices: list[dict[str, Any]]) -> None:
-    blocks = [*map(compact, choices)]
+@examples(40)
+@given(choices=st.lists(choices(), max_size=12), is_counted=st.booleans())
+def test_whatever_an_engine_says(
+    translator: Callable[[], CompletionTranslator], choices: list[dict[str, Any]], is_counted: bool
+) -> None:
+    usages = [{"usage": {"prompt_tokens": 3, "completion_tokens": 8 + number}} for number in range(len(choices) + 1)]
+    ended = [*choices, {"delta": {}, "finish_reason": "stop"}]
+    blocks = [compact(choice, **(usage if is_counted else {})) for choice, usage in zip(ended, usages, strict=True)]
     assert outcome(translator(), blocks) == read_in_full(translator, blocks)
 
 
@@ -148,3 +159,30 @@ def test_plain_tokens_are_not_read(monkeypatch: pytest.MonkeyPatch, translator: 
     fed = outcome(TRANSLATORS[translator](), 5 * [compact(choice)]).fed
     assert fed[1:] == 4 * [fed[2]]
     assert len(read) == 1
+
+
+def test_tokens_that_are_counted_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first of them, and the end."""
+    read: list[bytes] = []
+    decode = _completions.decode
+    monkeypatch.setattr(_completions, "decode", lambda data: read.append(data) or decode(data))
+    usages = [{"prompt_tokens": 3, "completion_tokens": number} for number in range(8, 13)]
+    blocks = [compact({"delta": {"content": "w"}}, usage=usage) for usage in usages[:-1]]
+    end = compact({"delta": {}, "finish_reason": "stop"}, usage=usages[-1])
+    result = outcome(message(), [*blocks, end])
+    assert result.usage == Usage(3, 12)
+    assert len(read) == 2
+    assert result == read_in_full(message, [*blocks, end])
+
+
+def test_time_does_not_go_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also between an event that was read and the next one, which came with it."""
+    times = (f"2026-01-01T00:00:{second:02}Z" for second in range(60))
+    monkeypatch.setattr(_generation, "timestamp", lambda: next(times))
+    monkeypatch.setattr(_generation, "timestamp_bytes", lambda: next(times).encode())
+    text, call = compact({"delta": {"content": "w"}}), compact({"delta": {"role": "assistant", "content": "w"}})
+    out: list[bytes] = []
+    ollama(CHAT).feed([text, text, call, text, text], out)
+    written = [json.loads(line)["created_at"] for line in b"".join(out).splitlines()]
+    assert len(written) == 5
+    assert written == sorted(written)

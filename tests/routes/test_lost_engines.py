@@ -1,9 +1,10 @@
 """What a client sees of an engine that is lost under its request: nothing, or an error in its own dialect."""
 
 import asyncio
+import errno
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -14,9 +15,11 @@ from tests.asgi import Visit
 from tests.conftest import Alone
 from tests.fake_engine import Stream, chat_events, events, hang_up, refusal
 from tests.permissive_engine import permissive
+from vllama.engine.address import Address
 from vllama.errors import EngineError
 from vllama.models.model import Model
 from vllama.models.names import parse
+from vllama.overload import BUSY
 from vllama.routes._failures import DIED
 
 SAY = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}]}
@@ -208,3 +211,19 @@ async def test_a_client_that_leaves_before_the_first_word_ends_its_request(
     await answer
     await asyncio.wait_for(prefill.aborted.wait(), 5)
     assert (visit.status, visit.body, len(alone.engine.asked)) == (499, b"", 1)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_no_file_is_left_for_a_connection(hearing: Alone, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That says nothing about the engine, and passes."""
+
+    async def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    path, body = REQUESTS[name]
+    with monkeypatch.context() as patch:
+        patch.setattr(Address, "connect", refuse)
+        response = await hearing.api.post(path, **body)
+    assert (response.status_code, hearing.engine.asked) == (503, [])
+    assert "retry-after" in response.headers
+    assert f"{BUSY} (the engine cannot be reached ([Errno 24] Too many open files))" in response.text

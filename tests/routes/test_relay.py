@@ -7,9 +7,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from vllama.errors import ApiError, EngineGoneError
 from vllama.routes._relay import Reply, _Events
 from vllama.routes._stream import Pipe
@@ -184,7 +185,7 @@ def test_the_shortcut_changes_nothing(
 ) -> None:
     taken = 0
 
-    @settings(max_examples=60, derandomize=True, database=None, deadline=None)
+    @examples(40)
     @given(streams, st.data())
     def check(events: list[bytes], data: st.DataObject) -> None:
         nonlocal taken
@@ -204,3 +205,22 @@ def test_the_shortcut_changes_nothing(
 
     check()
     assert taken > 20
+
+
+@pytest.mark.parametrize(
+    ("reply", "event"),
+    [
+        (ChatReply("Demo"), {"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}),
+        (ChatReply("Demo"), {"choices": [{"delta": {"tool_calls": [None]}}]}),
+        (ChatReply("Demo"), {"choices": [{"delta": {"reasoning": 5}}]}),
+        (ResponseReply("Demo"), {"delta": "a"}),
+        (ResponseReply("Demo"), {"type": 5}),
+        (ResponseReply("Demo"), {"type": "response.output_text.delta"}),
+        (ResponseReply("Demo"), {"type": "response.content_part.added", "part": {"type": "reasoning_text"}}),
+        (ResponseReply("Demo"), {"type": "response.output_item.added", "item": "a"}),
+    ],
+)
+async def test_an_event_in_no_known_shape(reply: Reply, event: Any) -> None:
+    sent, error = await relayed([b": hello\n\n", written(event, ascii_only=False) + b"\n\n"], reply)
+    assert sent == b""
+    assert error.startswith("ApiError: the engine's reply cannot be read: ")

@@ -203,3 +203,14 @@ def test_plain_tokens_under_another_name(choice):
 def test_probabilities_are_not_looked_at():
     body = b'{"choices":[{"message":{"content":"a"},"logprobs":{"content":[1.50]}}]}'
     assert b'"logprobs":{"content":[1.50]}' in ChatReply("Demo").whole(body)
+
+
+@pytest.mark.parametrize("choice", [{"index": 0}, {"index": 0, "delta": None}, {"index": 0, "delta": {}}])
+def test_a_choice_that_adds_nothing_passes(choice):
+    assert streamed(choice) == [choice]
+
+
+@pytest.mark.parametrize("more", [{}, {"reasoning": "\nI"}, {"reasoning": None}])
+def test_thinking_under_another_name(more):
+    reply = streamed(delta(0, reasoning_content="\nI", **more), delta(0, content="\nHello"))
+    assert reply == [delta(0, reasoning="I", content=""), delta(0, content="Hello")]

@@ -165,3 +165,18 @@ def test_numbers_in_another_place():
     events = [{"sequence_number": 5, "type": "response.output_text.delta", "delta": text} for text in ("a", "b", "c")]
     made = relayed(ResponseReply("Demo"), *events)
     assert made == [(False, [event | {"sequence_number": number}]) for number, event in enumerate(events)]
+
+
+@pytest.mark.parametrize("more", [{"logprobs": [{"token": "1", "logprob": -0.5}]}, {"part_index": 7}])
+def test_numbers_behind_the_events_own(more):
+    events = [
+        {"type": "response.output_text.delta", "delta": "1", "sequence_number": 0} | more,
+        {"type": "response.output_text.delta", "delta": "2", "sequence_number": 1} | dict.fromkeys(more, 2),
+    ]
+    assert relayed(ResponseReply("Demo"), *events) == [(False, [event]) for event in events]
+
+
+def test_a_summary_of_the_servers_own_is_kept():
+    item = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "I greet."}], "encrypted_content": "x"}
+    made = json.loads(ResponseReply("Demo").whole(json.dumps({"output": [item]}).encode()))
+    assert made["output"] == [item]

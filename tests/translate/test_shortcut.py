@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.fake_engine import FOLDER
 from vllama.translate.shortcut import Plain, Rewritten, surroundings, text_of
 
@@ -278,14 +279,14 @@ def follow(plain: Plain, events: list[bytes]) -> None:
             plain.learn(event, *wanted)
 
 
-@settings(max_examples=150, derandomize=True, database=None, deadline=None)
+@examples(80)
 @given(STREAMS)
 def test_found_is_what_is_read(events: list[bytes]) -> None:
     follow(Plain(), events)
     follow(Plain(COUNTS), events)
 
 
-@settings(max_examples=150, derandomize=True, database=None, deadline=None)
+@examples(80)
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.data())
 def test_found_is_what_is_read_of_bytes_gone_wrong(texts: list[str], data: st.DataObject) -> None:
     events = [content(text, ensure_ascii=True) for text in ["Hello", *texts]]

@@ -4,15 +4,15 @@ An HTTP client of general use spends more CPU on each read than a small engine o
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
-from urllib.parse import urlsplit
 
 import httptools
+
+from vllama.engine.address import Address, read_address
 
 _CONNECT_S = 10.0
 _SILENCE_S = 300.0
@@ -37,33 +37,19 @@ class Target:
         """The bytes of a POST of JSON."""
         key = f"Authorization: Bearer {self.key}\r\n" if self.key else ""
         head = (
-            f"POST {self._prefix}{path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-            f"{key}Content-Length: {len(body)}\r\n\r\n"
+            f"POST {self._address.prefix}{path} HTTP/1.1\r\nHost: {self._address.authority}\r\n"
+            f"Content-Type: application/json\r\n{key}Content-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 
-    async def connect(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+    async def connect(self, make: Callable[[], asyncio.Protocol]) -> None:
         """Raises OSError."""
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(_CONNECT_S):
-            if self.url.startswith("unix:"):
-                await loop.create_unix_connection(protocol, self.url.removeprefix("unix:"))
-                return
-            parts = urlsplit(self.url)
-            port = parts.port or (443 if self._tls else 80)
-            await loop.create_connection(protocol, parts.hostname or "", port, ssl=self._tls)
+            await self._address.connect(make)
 
     @cached_property
-    def _host(self) -> str:
-        return "engine" if self.url.startswith("unix:") else urlsplit(self.url).netloc
-
-    @cached_property
-    def _prefix(self) -> str:
-        return "" if self.url.startswith("unix:") else urlsplit(self.url).path.rstrip("/")
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context() if self.url.startswith("https:") else None
+    def _address(self) -> Address:
+        return read_address(self.url)
 
 
 class _Exchange:

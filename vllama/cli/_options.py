@@ -1,8 +1,12 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
 from enum import StrEnum
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Form(StrEnum):
@@ -10,15 +14,19 @@ class Form(StrEnum):
     JSON = "json"
 
 
-form_option = click.option(
-    "--format",
-    "form",
-    type=click.Choice([form.value for form in Form]),
-    callback=lambda _context, _parameter, value: Form(value),
-    default=Form.TEXT.value,
-    show_default=True,
-    help="text, or json: the API's answer, for scripts.",
-)
+def choice(values: type[StrEnum], *names: str, meaning: str) -> Callable[[F], F]:
+    """An option with one of these values, the first one by default."""
+    return click.option(
+        *names,
+        type=click.Choice([value.value for value in values]),
+        callback=lambda _context, _parameter, value: values(value),
+        default=next(iter(values)).value,
+        show_default=True,
+        help=meaning,
+    )
+
+
+form_option = choice(Form, "--format", "form", meaning="text, or json: the API's answer, for scripts.")
 insecure_option = click.option("--insecure", is_flag=True, help="Accept a name that begins with http://.")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vllama.cli._options import choice, print_json
 from vllama.errors import VllamaError
 
 if TYPE_CHECKING:
@@ -70,24 +71,9 @@ class Report:
 )
 @click.option("--tokens", type=click.IntRange(min=2), default=128, show_default=True, help="Most tokens of an answer.")
 @click.option("--same-prompt", is_flag=True, help="Ask the same every time: the engine's prefix cache may know it.")
-@click.option(
-    "--api",
-    type=click.Choice([*map(str, Api)]),
-    callback=lambda _context, _parameter, value: Api(value),
-    default=str(Api.CHAT),
-    show_default=True,
-    help="/api/chat or /api/generate.",
-)
+@choice(Api, "--api", meaning="/api/chat or /api/generate.")
 @click.option("--url", help="Server to ask (the one of OLLAMA_HOST). OLLAMA_API_KEY is its key.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice([*map(str, Form)]),
-    callback=lambda _context, _parameter, value: Form(value),
-    default=str(Form.TABLE),
-    show_default=True,
-    help="table, or json, for scripts.",
-)
+@choice(Form, "--format", "form", meaning="table, or json, for scripts.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="File to write the numbers to as well.")
 def bench(
     model: str,
@@ -227,7 +213,6 @@ def _show(report: Report, form: Form, path: Path | None) -> None:
     import sys
 
     from vllama.cli._bench import notes, rows
-    from vllama.cli._options import print_json
     from vllama.cli._table import table
 
     found, document = report.summaries(), report.document()

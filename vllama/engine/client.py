@@ -12,7 +12,7 @@ import msgspec
 from vllama.engine.address import read_address
 from vllama.engine.fate import Fate
 from vllama.engine.form import Form
-from vllama.engine.pool import Pool
+from vllama.engine.pool import EXHAUSTED, Pool
 from vllama.engine.response import Response as Response
 from vllama.errors import EngineError, EngineGoneError
 
@@ -146,7 +146,7 @@ class EngineClient:
 _HEALTH = {200: Health.GOOD, 503: Health.DEAD}
 _HEALTH_OF_ERRORS = {
     **dict.fromkeys((errno.ECONNREFUSED, errno.ENOENT), Health.REFUSED),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS), Health.UNKNOWN),
+    **dict.fromkeys(EXHAUSTED, Health.UNKNOWN),
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from vllama.engine.address import Address
 from vllama.engine.form import Form
 from vllama.engine.http import Connection, UnansweredError
 from vllama.engine.response import Response
-from vllama.errors import EngineError, EngineGoneError
+from vllama.errors import EngineBusyError, EngineError, EngineGoneError
 
 IDLE_CONNECTION_S = 60.0
 """Shorter than our engines' own keep-alive, so that a request hardly ever meets a connection that is being closed."""
@@ -17,6 +18,8 @@ REPLY_TIMEOUT_S = 3600.0
 """Most seconds without a byte from the engine: a long answer that is not streamed sends nothing until its end."""
 CONNECT_S = 10.0
 MAX_IDLE = 256
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL))
+"""Why one cannot connect, which says nothing about the engine."""
 TICK_S = 15.0
 """How exact those deadlines are: a clock that looks at all connections costs nothing where something is read."""
 
@@ -37,7 +40,8 @@ class Pool:
         self._is_closed = False
 
     async def ask(self, head: bytes, body: bytes | Form = b"") -> Response:
-        """The reply to a request. Raises as `Connection.ask`, and EngineGoneError where there is no connection.
+        """The reply to a request. Raises as `Connection.ask`, and EngineGoneError where there is no connection,
+        EngineBusyError where that is not the engine's fault.
 
         A connection that was kept may have been closed by the server meanwhile, which the request meets on its way.
         Where not a byte came back, it is asked once more, on a new connection. It is a request that this server never
@@ -86,7 +90,8 @@ class Pool:
         except TimeoutError as error:
             raise _stopped() if self._is_closed else EngineError("the engine did not answer in time") from error
         except OSError as error:
-            raise EngineGoneError(f"the engine cannot be reached ({error})") from error
+            kind = EngineBusyError if error.errno in EXHAUSTED else EngineGoneError
+            raise kind(f"the engine cannot be reached ({error})") from error
         self._connections.add(connection)
         if self._is_closed:
             connection.abort()

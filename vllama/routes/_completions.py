@@ -11,6 +11,8 @@ from vllama.translate.reply import Reply, only_text
 from vllama.translate.shortcut import Plain
 from vllama.wire.openai import Completion
 
+_USAGE = b'"usage":{'
+
 decode = msgspec.json.Decoder(Completion).decode
 
 
@@ -19,6 +21,8 @@ class CompletionTranslator(abc.ABC):
 
     An event that adds a text and nothing else is neither decoded nor encoded: the text's JSON goes from one frame into
     another. with_tokens: whether the events bring the ids of their tokens.
+    counted: whether each says how many tokens there are by now. Only the last one's word counts, which is read in full
+    as it ends the reply.
     complete: whether the engine said that this was all.
     frames: what stands before and behind such a text, by the field that it came in; one that came in no such field is
     read in full.
@@ -26,11 +30,13 @@ class CompletionTranslator(abc.ABC):
 
     frames: Mapping[str, tuple[bytes, bytes]]
 
-    def __init__(self, reply: Reply, *, with_tokens: bool = False) -> None:
+    def __init__(self, reply: Reply, *, with_tokens: bool = False, counted: bool = False) -> None:
         self.complete = False
         self._reply = reply
         self._with_tokens = with_tokens
-        self._plain = Plain()
+        self._counted = counted
+        self._open: tuple[bytes, bytes] | None = None  # of all plain events, until one is read again
+        self._plain = Plain(_USAGE if counted else b"")
 
     def before(self) -> bytes:
         """What a text begins with that is passed on now."""
@@ -39,17 +45,25 @@ class CompletionTranslator(abc.ABC):
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
         before = self.before()
         for block in blocks:
-            known, tokens = _cut(block) if self._with_tokens else (block, ())
-            if (
-                (found := self._plain.find(known)) is None
-                or (frame := self.frames.get(found[0])) is None
-                or (text := self._reply.add_text(*found)) is None
-            ):
-                self._read(block, known, tokens, out)
-                continue
-            out += (before, frame[0], text, frame[1])
-            if tokens:
-                self._reply.tokens += tokens
+            if self._open is not None and (found := self._plain.find(block)) is not None:
+                out += (before, self._open[0], found[1], self._open[1])
+            elif not self._pass_on(block, before, out):
+                before = self.before()  # no earlier than what was written in between
+
+    def _pass_on(self, block: bytes, before: bytes, out: list[bytes]) -> bool:
+        """An event that may not be passed on without looking at what came before it. Whether it was not read."""
+        known, tokens = _cut(block) if self._with_tokens else (block, ())
+        if (
+            (found := self._plain.find(known)) is None
+            or (frame := self.frames.get(found[0])) is None
+            or (text := self._reply.add_text(*found)) is None
+        ):
+            self._read(block, known, tokens, out)
+            return False
+        out += (before, frame[0], text, frame[1])
+        if tokens:
+            self._reply.tokens += tokens
+        return True
 
     @abc.abstractmethod
     def add(self, completion: Completion, out: list[bytes]) -> None:
@@ -67,8 +81,12 @@ class CompletionTranslator(abc.ABC):
         if completion.error is not None:
             raise failed(data)
         self.add(completion, out)
+        if self._counted:
+            completion.usage = None
         if (text := only_text(completion, tokens)) is not None:
             self._plain.learn(known, *text)
+        field = self._plain.field
+        self._open = self.frames.get(field) if self._reply.adds_all(field) and not self._with_tokens else None
 
 
 def _cut(block: bytes) -> tuple[bytes, Sequence[int]]:

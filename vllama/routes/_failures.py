@@ -9,8 +9,9 @@ import msgspec
 from starlette.requests import Request
 
 from vllama.engine.client import death
-from vllama.errors import ApiError, EngineError, EngineGoneError, VllamaError
+from vllama.errors import ApiError, EngineBusyError, EngineError, EngineGoneError, VllamaError
 from vllama.framing import ClientLeft
+from vllama.overload import BUSY
 from vllama.routes._edge import quote
 from vllama.streams import Stream, finish
 from vllama.translate.failure import failure_text
@@ -27,7 +28,8 @@ DIED = (
 
 @contextlib.contextmanager
 def engine_failures() -> Iterator[None]:
-    """Raises ApiError 500 for an engine that does not do what it should, or says what cannot be read.
+    """Raises ApiError 500 for an engine that does not do what it should, or says what cannot be read; 503 for one that
+    could not be asked.
 
     That it is lost is passed on: `twice` and `to_the_end` know what to do.
     """
@@ -35,6 +37,8 @@ def engine_failures() -> Iterator[None]:
         yield
     except EngineGoneError:
         raise
+    except EngineBusyError as error:
+        raise ApiError(503, f"{BUSY} ({error.message})") from error
     except EngineError as error:
         raise _died(error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -85,7 +89,8 @@ def failed(event: bytes) -> ApiError | EngineGoneError:
 
 
 def unreadable(error: Exception) -> ApiError:
-    return ApiError(500, f"the engine's reply cannot be read: {error}")
+    reason = error if isinstance(error, ValueError | RecursionError) else repr(error)
+    return ApiError(500, f"the engine's reply cannot be read: {reason}")
 
 
 def broken_off() -> ApiError:

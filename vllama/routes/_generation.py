@@ -25,7 +25,7 @@ from vllama.translate.ollama_reply import GENERATE, Shape
 from vllama.translate.reply import Piece, Reply, done_reason, metrics
 from vllama.translate.request import EngineRequest
 from vllama.translate.think_tags import ThinkTags
-from vllama.translate.timestamp import timestamp
+from vllama.translate.timestamp import timestamp, timestamp_bytes
 from vllama.wire.ollama import Inference
 from vllama.wire.openai import Completion
 
@@ -154,10 +154,10 @@ class _Chunks(CompletionTranslator):
         return before, after + self._framing.after
 
     def before(self) -> bytes:
-        self._first = self._first or time.monotonic_ns()
-        return self._before_time + timestamp().encode()
+        return self._before_time + timestamp_bytes()
 
     def add(self, completion: Completion, out: list[bytes]) -> None:
+        self._first = self._first or time.monotonic_ns()
         if piece := self._reply.feed(completion):
             chunk = self._exchange.shape.chunk(self._exchange.wanted, timestamp(), piece)
             out.append(self._framing.frame(chunk))

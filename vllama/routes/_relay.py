@@ -19,10 +19,13 @@ from vllama.framing import STOPPING, until_client_leaves
 from vllama.models.model import Model
 from vllama.routes._edge import gateway_of
 from vllama.routes._engine import Body, Line
-from vllama.routes._failures import engine_failures, failed, refusal, to_the_end, twice
+from vllama.routes._failures import engine_failures, failed, refusal, to_the_end, twice, unreadable
 from vllama.routes._reading import NOT_JSON, NULL
 from vllama.routes._stream import Pipe
 from vllama.streams import Stream, begin
+
+_MISSHAPEN = (KeyError, TypeError, AttributeError)
+"""What a `Reply` raises for JSON that lacks what belongs to it, or has something else there."""
 
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 
@@ -69,8 +72,7 @@ async def _hand_over(request: Request, handover: Handover) -> Response:
         upstream = await until_client_leaves(request, _ask_engine(request, handover, stack))
         if upstream.status == 200 and upstream.content_type == "text/event-stream":
             return await _stream(request, handover, _relayed(upstream, handover.reply, stack))
-        with engine_failures():
-            data = await until_client_leaves(request, upstream.read())
+        data = await until_client_leaves(request, upstream.read())
     return _whole(upstream, data, handover)
 
 
@@ -84,20 +86,18 @@ async def _stream(request: Request, handover: Handover, stream: Stream) -> Respo
 async def _ask_engine(request: Request, handover: Handover, stack: contextlib.AsyncExitStack) -> EngineResponse:
     gateway = gateway_of(request)
     line = Line(gateway, await stack.enter_async_context(gateway.scheduler.acquire(handover.model)))
-    with engine_failures():
-        body = await handover.body(line)
-        return await stack.enter_async_context(line.post(handover.path, body))
+    stack.enter_context(engine_failures())  # around the request: what ends it says what became of the engine
+    body = await handover.body(line)
+    return await stack.enter_async_context(line.post(handover.path, body))
 
 
 async def _relayed(upstream: EngineResponse, reply: Reply, stack: contextlib.AsyncExitStack) -> Stream:
     """The engine's events, adapted. stack: belongs to the stream from its first bytes on."""
     pipe = Pipe(upstream, _Events(reply))
-    with engine_failures():
-        first = await pipe.first()
+    first = await pipe.first()
     async with stack.pop_all():
         outlet = yield first
-        with engine_failures():
-            await pipe.rest(outlet)
+        await pipe.rest(outlet)
 
 
 class _Events:
@@ -124,6 +124,8 @@ class _Events:
             return self._reply.event(block, data)
         except NOT_JSON:
             return block + b"\n\n"  # `[DONE]`, or nothing that a gateway understands
+        except _MISSHAPEN as error:
+            raise unreadable(error) from error
 
 
 def _raise_error(data: bytes) -> None:
@@ -138,6 +140,8 @@ def _raise_error(data: bytes) -> None:
 def _whole(upstream: EngineResponse, data: bytes, handover: Handover) -> Response:
     if upstream.status >= 400:
         raise refusal(upstream.status, data, wanted=handover.wanted, action=handover.action)
-    with engine_failures():
+    try:
         content = handover.reply.whole(data)
+    except (*NOT_JSON, *_MISSHAPEN) as error:
+        raise unreadable(error) from error
     return Response(content, upstream.status, media_type=upstream.content_type)

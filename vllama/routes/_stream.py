@@ -41,6 +41,7 @@ class Pipe:
         self._response = response
         self._translator = translator
         self._events = Events()
+        self._write_now: Callable[[bytes], bool]
         self._write: Callable[[bytes], Awaitable[None] | None]
         self._failure: Exception | None = None
         self._last: Awaitable[None] | None = None
@@ -51,7 +52,10 @@ class Pipe:
         out: list[bytes] = []
         try:
             while not out and not self._ended:
-                self._read(await self._response.next(), out)
+                if data := await self._response.next():
+                    self._translator.feed(self._events.feed(data), out)
+                else:
+                    self._end(out)
         except Exception as error:
             if not out:
                 raise
@@ -64,10 +68,14 @@ class Pipe:
             raise self._failure
         if self._ended:
             return
-        self._write = outlet.write
+        self._write_now, self._write = outlet.write_now, outlet.write
         try:
             await self._response.pour(self._pass_on)
-            self._last = self._pass_on(b"")
+            out: list[bytes] = []
+            try:
+                self._end(out)
+            finally:
+                self._last = self._write(b"".join(out)) if out else None
         finally:
             if self._last is not None:
                 await self._last
@@ -76,20 +84,16 @@ class Pipe:
         """What was read goes out at once. Returns what to wait for before more is read."""
         out: list[bytes] = []
         try:
-            self._read(data, out)
+            self._translator.feed(self._events.feed(data), out)
         except Exception:
             if out:
                 self._last = self._write(b"".join(out))
             raise
-        return self._write(b"".join(out)) if out else None
+        if out and not self._write_now(made := b"".join(out)):
+            return self._write(made)
+        return None
 
-    def _read(self, data: bytes, out: list[bytes]) -> None:
-        """data: b"" at the reply's end."""
-        if data:
-            if blocks := self._events.feed(data):
-                self._translator.feed(blocks, out)
-            return
+    def _end(self, out: list[bytes]) -> None:
         self._ended = True
-        if blocks := self._events.close():
-            self._translator.feed(blocks, out)
+        self._translator.feed(self._events.close(), out)
         self._translator.end(out)

@@ -113,7 +113,7 @@ class _Events(CompletionTranslator):
     """A completion as the events of a message."""
 
     def __init__(self, message: MessageReply) -> None:
-        super().__init__(message.reply)
+        super().__init__(message.reply, counted=True)
         self._message = message
         self.frames = message.frames
 

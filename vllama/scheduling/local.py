@@ -52,7 +52,7 @@ class LocalScheduler:
         self._terms = Terms(keep_alive, pinned, warm)
         self._residents: dict[str, Resident] = {}
         self._waiters = Waiters(max_queue)
-        self._bound = Bound(max_requests, "max_requests_per_engine")
+        self.bound = Bound(max_requests, "max_requests_per_engine")
         self._warm: dict[str, Model] = {}
         self._failures = Failures(now)
         self._mover = Mover(engines, self._residents, self, max_loaded)
@@ -65,7 +65,7 @@ class LocalScheduler:
             raise closing()
         resident = self._residents.get(model.weights)
         if resident is not None:
-            self._bound.check(resident.users + self._waiters.count(model.weights))
+            self.bound.check(resident.users + self._waiters.count(model.weights))
         if resident is not None and resident.serves(model):
             tenant = self._admit(resident, model, keep_alive)
         else:

@@ -114,7 +114,7 @@ class ChatReply:
 
     def _learn(self, block: bytes, made: bytes, choice: Object) -> None:
         """choice: as the engine sent it."""
-        delta = _decode_object(choice["delta"]) if self._plain.learns else None
+        delta = _decode_object(choice.get("delta", _NULL)) if self._plain.learns else None
         if not delta or len(delta) != 1:
             return
         ((field, text),) = delta.items()
@@ -122,7 +122,7 @@ class ChatReply:
             self._trimmer = self._trimmers[_index(choice)]
 
     def _whole_choice(self, choice: Object) -> Object:
-        message = _decode_object(choice["message"]) or {}
+        message = _decode_object(choice.get("message", _NULL)) or {}
         self._tidy(message, choice)
         message["content"] = message.get("content") or ""
         for index, call in enumerate(message.get("tool_calls") or ()):
@@ -131,7 +131,7 @@ class ChatReply:
 
     def _parts(self, choice: Object) -> list[Object]:
         """What a choice adds, if anything, and its end, which the engine may put together with it."""
-        delta = _decode_object(choice["delta"])
+        delta = _decode_object(choice.get("delta", _NULL))
         if not delta:
             return [choice]
         says_something = self._says_something(delta, choice)
@@ -155,7 +155,9 @@ class ChatReply:
 
     def _tidy(self, message: Object, choice: Object) -> None:
         trimmer = self._trimmers[_index(choice)]
-        if thinking := message.pop("reasoning", None):
+        # The second one is what other servers call it; some say both.
+        names = ("reasoning", "reasoning_content")
+        if thinking := next(filter(None, [message.pop(name, None) for name in names]), None):
             message["reasoning"] = trimmer.thinking(thinking)
             if not message["reasoning"]:
                 del message["reasoning"]

@@ -96,11 +96,11 @@ class Reply:
 
         None where it has to be fed. field: as `only_text` names it.
         """
-        if field == "content":
-            return text if self._trimmer.answering else None
-        if field == "text":
-            return text if self._tags is None else None
-        return text if self._trimmer.thinks_on(text) else None
+        return text if self.adds_all(field) or (field == "reasoning" and self._trimmer.thinks_on(text)) else None
+
+    def adds_all(self, field: str) -> bool:
+        """Whether all texts of the field are added as they are, as long as nothing else comes between them."""
+        return self._trimmer.answering if field == "content" else field == "text" and self._tags is None
 
     def close(self) -> Piece | None:
         """What is still held back at the end of a stream that named no finish reason."""

@@ -4,6 +4,7 @@ Thinking goes out as Ollama sends it: as a reasoning item's summary, and as its 
 back unread.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,6 +25,8 @@ _SUMMARY_EVENTS = {
     "response.content_part.done": "response.reasoning_summary_part.done",
 }
 _NUMBER = b'"sequence_number":'
+_NUMBERED_LAST = re.compile(rb'.*"delta"\s*:.*"sequence_number":\s*\d+\D*', re.DOTALL).fullmatch
+"""An event whose number is behind its text, with no other behind it that may count up, too."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -68,8 +71,7 @@ class ResponseReply:
         return b"".join(made)
 
     def _learn(self, block: bytes, made: bytes, kind: str, text: str) -> None:
-        numbered_last = made.rfind(_NUMBER) > made.rfind(b'"delta":')
-        if numbered_last and self._plain.learn_pair(block, made, "delta", text):
+        if _NUMBERED_LAST(block) and self._plain.learn_pair(block, made, "delta", text):
             head, mark, rest = self._plain.after.rpartition(_NUMBER)
             self._after = head + mark, rest.lstrip(b"0123456789")
             self._kind = kind
@@ -154,9 +156,9 @@ def _as_summary(event: Object) -> Object:
 
 def _tidy_item(item: Object) -> Object:
     if item.get("type") == "reasoning":
-        text = joined(item.pop("content", None)).strip()
-        summary = [{"type": "summary_text", "text": text}] if text else []
-        return item | {"summary": summary, "encrypted_content": text or None}
+        if not (text := joined(item.pop("content", None)).strip()):
+            return {"summary": [], "encrypted_content": None} | item
+        return item | {"summary": [{"type": "summary_text", "text": text}], "encrypted_content": text}
     if item.get("type") == "message":
         parts = [_trimmed_part(part) for part in item["content"]]
         return item | {"content": [part for part in parts if part.get("text", "-")]}

@@ -16,6 +16,8 @@ always differ is left alone."""
 
 _decode_text = msgspec.json.Decoder(str).decode
 _DIGITS = b"0123456789"
+_USUAL = bytes(range(0x20, 0x7F)).translate(None, b'"\\')
+"""What most texts consist of: nothing that is escaped, or has to be."""
 _ESCAPED = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\bfnrt])+').fullmatch
 """A JSON string's inside as every encoder writes it that escapes no more than it must."""
 
@@ -24,14 +26,14 @@ class Plain:
     """Learns from the events of one reply what surrounds a text, and finds the text of later ones.
 
     counts: what begins the part of an event, behind the text, in which numbers count up, if there is such a part and
-    they are of no concern: digits may differ in it.
+    they are of no concern: digits may differ in it. field: of the texts that are found.
     """
 
     def __init__(self, counts: bytes = b"") -> None:
         self._learned = 0
         self._found = 0
         self._counts = counts
-        self._field = ""
+        self.field = ""
         self._suffix = b""
         self._start, self._stop = 0, 0
         self._skeleton = b""
@@ -56,7 +58,7 @@ class Plain:
         self._learned += 1
         if (around := surroundings(block, field, text)) is None:
             return False
-        self._field = field
+        self.field = field
         self._prefix, suffix = around
         before, mark, counts = suffix.partition(self._counts) if self._counts else (suffix, b"", b"")
         self._suffix, self._skeleton = before + mark, counts.translate(None, _DIGITS)
@@ -78,15 +80,10 @@ class Plain:
             raw = block[self._start : self._stop]
         else:
             return None
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
+        if (raw.translate(None, _USUAL) or not raw) and not _is_inside(raw):
             return None
-        # Most texts have nothing in them that could be escaped.
-        if (text.isprintable() and text and '"' not in text and "\\" not in text) or _ESCAPED(text):
-            self._found += 1
-            return self._field, raw
-        return None
+        self._found += 1
+        return self.field, raw
 
 
 class Rewritten(Plain):
@@ -105,6 +102,14 @@ class Rewritten(Plain):
             return False
         self.before, self.after = around
         return True
+
+
+def _is_inside(raw: bytes) -> bool:
+    """Whether a JSON string can have it between its quotes, escaped no more than it must be."""
+    try:
+        return _ESCAPED(raw.decode()) is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def surroundings(block: bytes, field: str, text: str) -> tuple[bytes, bytes] | None:
