@@ -31,6 +31,9 @@ class Reader(Plain):
     def find(self, block: bytes) -> None:  # type: ignore[override]
         return None
 
+    def find_alone(self, data: bytes) -> None:
+        return None
+
 
 def ollama(shape: Shape, *, tagged: bool = False, framing: Any = LINES) -> CompletionTranslator:
     reply = Reply(ThinkTags() if tagged else None, tools=True, top_logprobs=2)
@@ -71,10 +74,13 @@ class Outcome:
     usage: Usage | None
 
 
-def outcome(translator: CompletionTranslator, blocks: list[bytes]) -> Outcome:
-    """What each of the blocks becomes, up to one that is an error."""
+def outcome(translator: CompletionTranslator, blocks: list[bytes], *, alone: bool = False) -> Outcome:
+    """What each of the blocks becomes, up to one that is an error. alone: each is all of a read."""
     fed = []
     for block in blocks:
+        if alone and (made := translator.alone(block + b"\n\n")) is not None:
+            fed.append(made)
+            continue
         out: list[bytes] = []
         try:
             translator.feed([block], out)
@@ -92,6 +98,12 @@ def read_in_full(make: Callable[[], CompletionTranslator], blocks: list[bytes]) 
     return outcome(translator, blocks)
 
 
+def assert_alike(make: Callable[[], CompletionTranslator], blocks: list[bytes]) -> None:
+    expected = read_in_full(make, blocks)
+    assert outcome(make(), blocks) == expected
+    assert outcome(make(), blocks, alone=True) == expected
+
+
 def recorded() -> list[list[bytes]]:
     """The streams of a real engine, as blocks."""
     exchanges = [one for name in ("demo", "plain") for one in json.loads((FOLDER / f"{name}.json").read_text())]
@@ -102,7 +114,7 @@ def recorded() -> list[list[bytes]]:
 @translators
 def test_what_an_engine_said(translator: Callable[[], CompletionTranslator]) -> None:
     for blocks in recorded():
-        assert outcome(translator(), blocks) == read_in_full(translator, blocks)
+        assert_alike(translator, blocks)
 
 
 TEXTS = st.lists(st.sampled_from(["a", " ", "\n", '"', "\\", "</think>", "<think>", "ü", "\u2028", "\x00"]), max_size=3)
@@ -135,9 +147,10 @@ def test_whatever_an_engine_says(
     usages = [{"usage": {"prompt_tokens": 3, "completion_tokens": 8 + number}} for number in range(len(choices) + 1)]
     ended = [*choices, {"delta": {}, "finish_reason": "stop"}]
     blocks = [compact(choice, **(usage if is_counted else {})) for choice, usage in zip(ended, usages, strict=True)]
-    assert outcome(translator(), blocks) == read_in_full(translator, blocks)
+    assert_alike(translator, blocks)
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(
     ("translator", "choice"),
     [
@@ -151,12 +164,14 @@ def test_whatever_an_engine_says(
         ("message", {"delta": {"reasoning": "w"}}),
     ],
 )
-def test_plain_tokens_are_not_read(monkeypatch: pytest.MonkeyPatch, translator: str, choice: dict[str, Any]) -> None:
+def test_plain_tokens_are_not_read(
+    monkeypatch: pytest.MonkeyPatch, translator: str, choice: dict[str, Any], alone: bool
+) -> None:
     """But for the first one, which shows what they look like."""
     read: list[bytes] = []
     decode = _completions.decode
     monkeypatch.setattr(_completions, "decode", lambda data: read.append(data) or decode(data))
-    fed = outcome(TRANSLATORS[translator](), 5 * [compact(choice)]).fed
+    fed = outcome(TRANSLATORS[translator](), 5 * [compact(choice)], alone=alone).fed
     assert fed[1:] == 4 * [fed[2]]
     assert len(read) == 1
 

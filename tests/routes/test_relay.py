@@ -200,7 +200,8 @@ def test_the_shortcut_changes_nothing(
         pieces = cut(data, events)
         with mock.patch.object(Plain, "find", counting):
             shortened = runner.run(relayed(pieces, reply()))
-        with mock.patch.object(Plain, "find", return_value=None):
+        unread = {"find": mock.Mock(return_value=None), "find_alone": mock.Mock(return_value=None)}
+        with mock.patch.multiple(Plain, **unread):
             assert shortened == runner.run(relayed([b"".join(pieces)], reply()))
 
     check()

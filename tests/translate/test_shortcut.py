@@ -149,6 +149,22 @@ def test_the_latest_surroundings_count() -> None:
     assert plain.find(content("Hello")) is None
 
 
+@pytest.mark.parametrize("text", [" world", "a", '"', "\\", "\n", "é", "", " }]}"])
+def test_an_event_alone(text: str) -> None:
+    """Found where nothing in the text is unusual; never with something else around it."""
+    raw, event = json.dumps(text, ensure_ascii=False)[1:-1].encode(), content(text) + b"\n\n"
+    assert learned().find_alone(event) == (raw if raw == text.encode() and text.isascii() and text else None)
+    for other in (event[:-1], event[1:], event + event, event + b": ping\n\n", b"\n" + event, content(text), b""):
+        assert learned().find_alone(other) is None
+        assert Plain().find_alone(other) is None
+
+
+def test_what_counts_up_is_never_alone() -> None:
+    plain = Plain(COUNTS)
+    plain.learn(counted("Hello", 9), "content", "Hello")
+    assert plain.find_alone(counted("Hello", 9) + b"\n\n") is None
+
+
 def test_an_engine_whose_events_always_differ_is_left_alone() -> None:
     plain = Plain()
     for number in range(100):

@@ -7,9 +7,13 @@ _RETURN = ord("\r")  # looked for as a number: ten times as fast as as a text of
 
 
 class Events:
-    """Fed with the bytes of a reply as they come, it gives the events that are whole."""
+    """Fed with the bytes of a reply as they come, it gives the events that are whole.
+
+    is_between: whether none has begun of which the end is missing.
+    """
 
     def __init__(self) -> None:
+        self.is_between = True
         self._rest = b""
         self._return = b""
 
@@ -26,6 +30,7 @@ class Events:
         if (rest := blocks.pop()) and len(rest) > MAX_EVENT_BYTES:
             raise EngineError("the engine sent an event that is too large")
         self._rest = rest
+        self.is_between = not (rest or self._return)
         return blocks
 
     def _with_newlines(self, data: bytes) -> bytes:

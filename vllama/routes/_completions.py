@@ -42,6 +42,12 @@ class CompletionTranslator(abc.ABC):
         """What a text begins with that is passed on now."""
         return b""
 
+    def alone(self, data: bytes) -> bytes | None:
+        if self._open is None or (text := self._plain.find_alone(data)) is None:
+            return None
+        before, after = self._open
+        return b"".join((self.before(), before, text, after))
+
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
         before = self.before()
         for block in blocks:

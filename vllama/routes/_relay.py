@@ -39,6 +39,10 @@ class Reply(Protocol):
         """What an event becomes, in pieces, where that is known without reading it; None where it must be read."""
         ...
 
+    def alone(self, data: bytes) -> bytes | None:
+        """The same of all that was read at once, where that is one event and the blank line behind it."""
+        ...
+
     def event(self, block: bytes, data: bytes) -> bytes:
         """What an event becomes, b"" where nothing. data: the block's. Raises what NOT_JSON names where it is none."""
         ...
@@ -105,6 +109,7 @@ class _Events:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
+        self.alone = reply.alone
 
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
         for block in blocks:

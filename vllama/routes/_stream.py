@@ -23,6 +23,13 @@ class Translator(Protocol):
         """
         ...
 
+    def alone(self, data: bytes) -> bytes | None:
+        """What becomes of one plain event, as nearly all are that come alone, with the blank line behind it.
+
+        None for all else, which is to be cut into events and fed.
+        """
+        ...
+
     def end(self, out: list[bytes]) -> None:
         """Append what ends the reply. Raises ApiError where the engine did not bring it to an end."""
         ...
@@ -40,6 +47,7 @@ class Pipe:
     def __init__(self, response: EngineResponse, translator: Translator) -> None:
         self._response = response
         self._translator = translator
+        self._alone = translator.alone
         self._events = Events()
         self._write_now: Callable[[bytes], bool]
         self._write: Callable[[bytes], Awaitable[None] | None]
@@ -82,6 +90,8 @@ class Pipe:
 
     def _pass_on(self, data: bytes) -> Awaitable[None] | None:
         """What was read goes out at once. Returns what to wait for before more is read."""
+        if self._events.is_between and (made := self._alone(data)) is not None:
+            return None if self._write_now(made) else self._write(made)
         out: list[bytes] = []
         try:
             self._translator.feed(self._events.feed(data), out)
@@ -89,9 +99,7 @@ class Pipe:
             if out:
                 self._last = self._write(b"".join(out))
             raise
-        if out and not self._write_now(made := b"".join(out)):
-            return self._write(made)
-        return None
+        return self._write(b"".join(out)) if out else None
 
     def _end(self, out: list[bytes]) -> None:
         self._ended = True

@@ -59,6 +59,11 @@ class Renamed:
             return None
         return self._plain.before, found[1], self._plain.after
 
+    def alone(self, data: bytes) -> bytes | None:
+        """What one plain event becomes that is all of what was read; None for all else."""
+        text = self._plain.find_alone(data)
+        return None if text is None else b"".join((self._plain.before, text, self._plain.after))
+
     def event(self, block: bytes, data: bytes) -> bytes:
         """What an event becomes."""
         head = b"".join(line + b"\n" for line in block.split(b"\n") if not line.startswith(b"data:"))
@@ -101,6 +106,13 @@ class ChatReply:
         if not (self._trimmer.answering if field == "content" else self._trimmer.thinks_on(raw)):
             return None
         return self._plain.before, raw, self._plain.after
+
+    def alone(self, data: bytes) -> bytes | None:
+        """What one plain event becomes that is all of what was read; None for all else."""
+        plain = self._plain
+        if not self._trimmer.answering or (text := plain.find_alone(data)) is None or plain.field != "content":
+            return None
+        return b"".join((plain.before, text, plain.after))
 
     def event(self, block: bytes, data: bytes) -> bytes:
         """What an event becomes, empty where nothing is left to say."""

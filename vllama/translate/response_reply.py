@@ -61,6 +61,10 @@ class ResponseReply:
         self._sent += 1
         return self._plain.before, raw, before, b"%d" % number, after
 
+    def alone(self, _data: bytes) -> bytes | None:
+        """None: an event has a number, which differs."""
+        return None
+
     def event(self, block: bytes, data: bytes) -> bytes:
         """The events for an event's data, as a stream has them; empty where nothing is left to say."""
         event = _decode(data)

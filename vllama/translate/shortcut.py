@@ -35,6 +35,7 @@ class Plain:
         self._counts = counts
         self.field = ""
         self._suffix = b""
+        self._end = b""
         self._start, self._stop = 0, 0
         self._skeleton = b""
         self.forget()
@@ -62,6 +63,7 @@ class Plain:
         self._prefix, suffix = around
         before, mark, counts = suffix.partition(self._counts) if self._counts else (suffix, b"", b"")
         self._suffix, self._skeleton = before + mark, counts.translate(None, _DIGITS)
+        self._end = b"\0" if self._counts else self._suffix + b"\n\n"  # no event ends in a zero
         self._start, self._stop = len(self._prefix), -len(self._suffix)
         return True
 
@@ -84,6 +86,18 @@ class Plain:
             return None
         self._found += 1
         return self.field, raw
+
+    def find_alone(self, data: bytes) -> bytes | None:
+        """The inside of the JSON string in what is such an event, the blank line behind it, and nothing else.
+
+        None for all else, and for a text that is not of ASCII or has something escaped.
+        """
+        if data.startswith(self._prefix) and data.endswith(self._end):
+            raw = data[self._start : self._stop - 2]
+            if raw and not raw.translate(None, _USUAL):
+                self._found += 1
+                return raw
+        return None
 
 
 class Rewritten(Plain):
