@@ -69,7 +69,7 @@ async def test_clients_are_told_and_ask_again_when_they_are_to(
 
 
 async def test_ollamas_client_is_told(crowded: Alone) -> None:
-    async with full(crowded):
+    async with full(crowded), ollama.AsyncClient(crowded.url) as client:
         with pytest.raises(ollama.ResponseError) as raised:
-            await ollama.AsyncClient(crowded.url).chat("demo", HELLO)
+            await client.chat("demo", HELLO)
     assert (raised.value.status_code, raised.value.error) == (503, BUSY)

@@ -40,6 +40,12 @@ see the end of its log; less memory or fewer cores than it needs make an engine 
 see the end of its log; on several GPUs, what NCCL_DEBUG=INFO in the server's environment adds to it |
 | its server stopped listening | see the end of its log |
 
+## A server that refuses
+
+`server busy, please try again` with status 503 is a bound on what is done at once. The server's log says which one,
+and [under load](api.md#under-load) what to do about each. A setting that cannot be read ends the start with its name,
+where it came from and what may be given; `vllama doctor` says it, too.
+
 ## Causes
 
 These are the causes that are known; names and numbers are examples. Of anything else the words of the exception that
