@@ -159,10 +159,13 @@ def test_an_event_alone(text: str) -> None:
         assert Plain().find_alone(other) is None
 
 
-def test_what_counts_up_is_never_alone() -> None:
+def test_what_counts_up_alone() -> None:
     plain = Plain(COUNTS)
     plain.learn(counted("Hello", 9), "content", "Hello")
-    assert plain.find_alone(counted("Hello", 9) + b"\n\n") is None
+    event = counted(" you", 10) + b"\n\n"
+    assert plain.find_alone(event) == b" you"
+    for other in (event[:-1], event + event, event + b"1", counted("x", 10, metrics={}) + b"\n\n", counted('"', 9)):
+        assert plain.find_alone(other) is None
 
 
 def test_an_engine_whose_events_always_differ_is_left_alone() -> None:

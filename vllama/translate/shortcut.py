@@ -63,7 +63,7 @@ class Plain:
         self._prefix, suffix = around
         before, mark, counts = suffix.partition(self._counts) if self._counts else (suffix, b"", b"")
         self._suffix, self._skeleton = before + mark, counts.translate(None, _DIGITS)
-        self._end = b"\0" if self._counts else self._suffix + b"\n\n"  # no event ends in a zero
+        self._end = self._suffix + b"\n\n"
         self._start, self._stop = len(self._prefix), -len(self._suffix)
         return True
 
@@ -92,11 +92,19 @@ class Plain:
 
         None for all else, and for a text that is not of ASCII or has something escaped.
         """
-        if data.startswith(self._prefix) and data.endswith(self._end):
+        if not data.startswith(self._prefix):
+            return None
+        if self._counts:
+            raw, _, counts = data[self._start :].rpartition(self._suffix)
+            if not counts.endswith(b"\n\n") or counts[:-2].translate(None, _DIGITS) != self._skeleton:
+                return None
+        elif data.endswith(self._end):
             raw = data[self._start : self._stop - 2]
-            if raw and not raw.translate(None, _USUAL):
-                self._found += 1
-                return raw
+        else:
+            return None
+        if raw and not raw.translate(None, _USUAL):
+            self._found += 1
+            return raw
         return None
 
 
