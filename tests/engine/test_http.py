@@ -1,7 +1,8 @@
 """One connection to an engine: whatever the engine says, in whatever pieces, and however it ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
@@ -258,3 +259,131 @@ async def test_cancelled_while_a_form_is_sent() -> None:
     asking.cancel()
     await asyncio.wait({asking})
     assert (form.is_closed, line.wire.is_aborted) == (True, True)
+
+
+# Chunks that need no parser
+
+
+def chunk(text: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(text), text)
+
+
+class Taker:
+    """Takes texts that begin with a "t": at once, where they come alone. given: all of them, in their order."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        self.given: list[bytes] = []
+        self.expressed: list[bytes] = []
+
+    def take(self, data: bytes) -> None:
+        self.given.append(data)
+        self.response.express = self.express
+
+    def express(self, data: bytes) -> bool:
+        if not data.startswith(b"t"):
+            return False
+        self.given.append(data)
+        self.expressed.append(data)
+        return True
+
+
+@contextlib.asynccontextmanager
+async def taking(head: bytes = CHUNKED) -> AsyncIterator[tuple[Line, Taker]]:
+    line = Line()
+    asking = await line.ask()
+    line.say(head)
+    taker = Taker(await asking)
+    pouring = asyncio.create_task(taker.response.pour(taker.take))
+    await asyncio.sleep(0)
+    yield line, taker
+    if not line.wire.is_aborted:
+        line.say(b"0\r\n\r\n")
+    await asyncio.wait_for(pouring, 20)
+
+
+async def test_a_chunk_that_comes_alone_needs_no_parser() -> None:
+    async with taking() as (line, taker):
+        line.say(chunk(b"t1"))
+        assert (taker.given, taker.expressed) == ([b"t1"], []), "nothing is known yet"
+        line.say(chunk(b"t2"), chunk(b"x"), chunk(b"t3"), chunk(b"t" * 300))
+    assert taker.given == [b"t1", b"t2", b"x", b"t3", b"t" * 300]
+    assert taker.expressed == [b"t2", b"t3", b"t" * 300]
+    assert line.free
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [b"2\r\nt", b"2\r\n"],
+        [b"2\r\nt2", b"\r\n"],
+        [b"2\r", b"\nt2\r\n"],
+        [b"2", b"\r\nt2\r\n"],
+        [b"02\r\nt2\r\n"],
+        [b"2;a=b\r\nt2\r\n"],
+        [chunk(b"t2") + b"1\r\n", b"x\r\n"],
+        [chunk(b"t2") + b"5", b"\r\nx" + b"\r\nt\r" + b"\r\n"],
+        [chunk(b"t2") + chunk(b"x")],
+    ],
+)
+async def test_a_chunk_in_pieces_or_in_company_is_parsed(said: list[bytes]) -> None:
+    async with taking() as (line, taker):
+        line.say(chunk(b"t1"), *said)
+        assert taker.expressed == []
+        line.say(chunk(b"t3"))
+        assert taker.expressed == [b"t3"]
+    whole = b"".join(taker.given)
+    assert whole.startswith(b"t1t2")
+    assert whole.endswith(b"t3")
+
+
+async def test_what_looks_like_a_chunk_within_one() -> None:
+    """The end of a piece says nothing, and neither does the next one."""
+    inside = b"a\r\n" + chunk(b"t") + chunk(b"t")
+    async with taking() as (line, taker):
+        line.say(chunk(b"t1"), b"%x\r\na\r\n" % len(inside), chunk(b"t"), chunk(b"t"), b"\r\n")
+        assert b"".join(taker.given) == b"t1" + inside
+        assert taker.expressed == []
+
+
+async def test_what_looks_like_a_chunk_in_a_reply_of_a_known_size() -> None:
+    text = chunk(b"t") + chunk(b"t")
+    async with taking(OK + b"Content-Length: %d\r\n\r\n" % (2 * len(text))) as (line, taker):
+        line.say(text, text)
+        assert (b"".join(taker.given), taker.expressed) == (text + text, [])
+        line.wire.is_aborted = True  # nothing is missing
+
+
+async def test_a_chunk_does_not_overtake_what_waits() -> None:
+    async with taking() as (line, taker):
+        line.say(chunk(b"t1"))
+        taker.response.wake()  # whoever takes has his turn later
+        line.say(chunk(b"t2"))  # with nothing before it
+        line.say(chunk(b"x"), chunk(b"t3"), chunk(b"t4"))
+        assert taker.expressed == [b"t2"]
+    assert b"".join(taker.given) == b"t1t2xt3t4"
+
+
+async def test_a_chunk_for_nobody() -> None:
+    line = Line()
+    asking = await line.ask()
+    line.say(CHUNKED)
+    taker = Taker(await asking)
+    pouring = asyncio.create_task(taker.response.pour(taker.take))
+    await asyncio.sleep(0)
+    line.say(chunk(b"t1"))
+    taker.response.close()
+    line.connection.data_received(chunk(b"t2"))  # a transport may have had it already
+    with pytest.raises(EngineGoneError, match="broke off"):
+        await pouring
+    assert taker.given == [b"t1"]
+
+
+async def test_a_stream_of_such_chunks_is_not_silent() -> None:
+    async with taking() as (line, _):
+        assert not line.connection.is_stuck(0.0, 10.0)
+        line.say(chunk(b"t1"))
+        for second in range(0, 60, 6):
+            line.say(chunk(b"t2"))
+            assert not line.connection.is_stuck(float(second), 10.0)
+        assert line.connection.is_stuck(64.0, 10.0)

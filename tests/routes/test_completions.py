@@ -20,7 +20,7 @@ from vllama.routes._completions import CompletionTranslator
 from vllama.translate.anthropic_reply import MessageReply
 from vllama.translate.ollama_reply import CHAT, GENERATE, Shape
 from vllama.translate.reply import Reply
-from vllama.translate.shortcut import Plain
+from vllama.translate.shortcut import Express, Plain
 from vllama.translate.think_tags import ThinkTags
 from vllama.wire.openai import Usage
 
@@ -31,8 +31,8 @@ class Reader(Plain):
     def find(self, block: bytes) -> None:  # type: ignore[override]
         return None
 
-    def find_alone(self, data: bytes) -> None:
-        return None
+    def express(self, *_: Any) -> Express:  # type: ignore[override]
+        return lambda _data: False
 
 
 def ollama(shape: Shape, *, tagged: bool = False, framing: Any = LINES) -> CompletionTranslator:
@@ -76,10 +76,14 @@ class Outcome:
 
 def outcome(translator: CompletionTranslator, blocks: list[bytes], *, alone: bool = False) -> Outcome:
     """What each of the blocks becomes, up to one that is an error. alone: each is all of a read."""
-    fed = []
+    fed: list[bytes] = []
+
+    def write(data: bytes) -> bool:
+        fed.append(data)
+        return True
+
     for block in blocks:
-        if alone and (made := translator.alone(block + b"\n\n")) is not None:
-            fed.append(made)
+        if alone and (express := translator.express(write)) is not None and express(block + b"\n\n"):
             continue
         out: list[bytes] = []
         try:

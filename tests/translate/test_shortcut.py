@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.fake_engine import FOLDER
-from vllama.translate.shortcut import Plain, Rewritten, surroundings, text_of
+from vllama.translate.shortcut import Dated, Plain, Rewritten, surroundings, text_of
 
 COUNTS = b',"usage":{'
 
@@ -149,23 +149,46 @@ def test_the_latest_surroundings_count() -> None:
     assert plain.find(content("Hello")) is None
 
 
+def passed_on(plain: Plain, event: bytes, *, takes: bool = True, dated: Dated | None = None) -> bytes | None:
+    """What becomes of an event that comes alone, None where it is to be read."""
+    written: list[bytes] = []
+
+    def write(data: bytes) -> bool:
+        written.append(data)
+        return takes
+
+    taken = plain.express(b"<", b">", write, dated)(event)
+    assert taken is (bool(written) and takes)
+    return b"".join(written) if taken else None
+
+
 @pytest.mark.parametrize("text", [" world", "a", '"', "\\", "\n", "é", "", " }]}"])
 def test_an_event_alone(text: str) -> None:
-    """Found where nothing in the text is unusual; never with something else around it."""
+    """Passed on where nothing in the text is unusual; never with something else around it."""
     raw, event = json.dumps(text, ensure_ascii=False)[1:-1].encode(), content(text) + b"\n\n"
-    assert learned().find_alone(event) == (raw if raw == text.encode() and text.isascii() and text else None)
+    usual = raw == text.encode() and text.isascii() and text
+    assert passed_on(learned(), event) == (b"<" + raw + b">" if usual else None)
+    assert passed_on(learned(), event, takes=False) is None
     for other in (event[:-1], event[1:], event + event, event + b": ping\n\n", b"\n" + event, content(text), b""):
-        assert learned().find_alone(other) is None
-        assert Plain().find_alone(other) is None
+        assert passed_on(learned(), other) is None
+        assert passed_on(Plain(), other) is None
+
+
+def test_an_event_alone_and_its_time() -> None:
+    times = iter([b"1", b"2"])
+    dated = b"at ", lambda: next(times)
+    assert passed_on(learned(), content("x") + b"\n\n", dated=dated) == b"at 1<x>"
+    assert passed_on(learned(), content("é") + b"\n\n", dated=dated) is None
+    assert next(times) == b"2", "the time is not looked at in vain"
 
 
 def test_what_counts_up_alone() -> None:
     plain = Plain(COUNTS)
     plain.learn(counted("Hello", 9), "content", "Hello")
     event = counted(" you", 10) + b"\n\n"
-    assert plain.find_alone(event) == b" you"
+    assert passed_on(plain, event) == b"< you>"
     for other in (event[:-1], event + event, event + b"1", counted("x", 10, metrics={}) + b"\n\n", counted('"', 9)):
-        assert plain.find_alone(other) is None
+        assert passed_on(plain, other) is None
 
 
 def test_an_engine_whose_events_always_differ_is_left_alone() -> None:
@@ -183,7 +206,8 @@ def test_what_changes_now_and_then_is_learned_again() -> None:
     for number in range(100):
         event = block(chunk(delta={"content": "x"}) | {"created": number})
         assert plain.learn(event, "content", "x")
-        assert all(plain.find(event) == ("content", b"x") for _ in range(8))
+        assert all(plain.find(event) == ("content", b"x") for _ in range(4))
+        assert all(passed_on(plain, event + b"\n\n") for _ in range(4)), "counted, too"
 
 
 def test_learning_costs_no_more_than_it_is_worth() -> None:

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from vllama.engine.form import Form
-from vllama.engine.response import Response
+from vllama.engine.response import Express, Response
 from vllama.errors import EngineError, EngineGoneError
 
 MAX_HEAD_BYTES = 2**16
@@ -42,12 +42,14 @@ class Connection(asyncio.Protocol):
         self._feed = self._parser.feed_data
         self._transport: asyncio.Transport
         self._response: Response | None = None
+        self._express: Express | None = None
         self._is_paused = self._is_choked = self._gives_way = False
         self._reads = self._reads_asked = self._reads_seen = 0
         self._silent_since: float | None = None
         self._start()
 
     def _start(self) -> None:
+        self._express, self._is_between_chunks = None, False
         self._reads_asked, self._silent_since = self._reads, None
         self._is_sent, self._is_complete, self._keeps_alive = True, False, False
         self._head_bytes = self._unended = 0
@@ -100,6 +102,7 @@ class Connection(asyncio.Protocol):
     def fail(self, error: EngineError) -> None:
         """Abort it; whoever waits for a reply is told why."""
         response, self._response = self._response, None
+        self._express = None
         self.abort()
         if response is not None:
             response.end(error)
@@ -140,6 +143,17 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        if (take := self._express) is not None:
+            # A chunk, the whole of it and nothing else, is what most tokens come as: that takes no parser to see.
+            start = data.find(b"\n") + 1
+            size = b"%x\r\n" % (len(data) - start - 2)
+            if data.startswith(size) and data.endswith(b"\r\n") and take(data[start:-2]):
+                self._silent_since = None
+                return
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        self._express = None
         if (response := self._response) is None:
             self.abort()  # nothing was asked
             return
@@ -157,8 +171,11 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif not response.status:
             self._check_head(len(data))
-        elif len(data) >= TURN_BYTES:
-            self._give_way()
+        elif self._response is not None:
+            if self._is_between_chunks and data.endswith(b"\r\n"):
+                self._express = response.express
+            if len(data) >= TURN_BYTES:
+                self._give_way()
 
     def eof_received(self) -> None:
         """Nobody can be asked on it any more, though it may take a turn of the loop until it is lost."""
@@ -237,6 +254,12 @@ class Connection(asyncio.Protocol):
         if status >= 200 and response is not None:  # the others are about the reply that follows
             self._keeps_alive = parser.should_keep_alive() and parser.get_http_version() == "1.1"
             response.begin(status, self._content_type)
+
+    def on_chunk_header(self) -> None:
+        self._is_between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._is_between_chunks = True
 
     def on_message_complete(self) -> None:
         response = self._response

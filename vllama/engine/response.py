@@ -14,6 +14,7 @@ HIGH_WATER_BYTES = 2**18
 """Of a reply's body that nobody has taken yet: above it, no more is read."""
 
 Take = Callable[[bytes], Awaitable[None] | None]
+Express = Callable[[bytes], bool]
 
 
 class Source(Protocol):
@@ -29,6 +30,9 @@ class Source(Protocol):
 class Response:
     """An engine's reply. content_type: without its parameters, in lower case. received: bytes of the body so far.
 
+    express: takes a whole chunk of the body that came alone, or returns False and has it given as all else is. To be
+    set where nothing is left to take, nor to wait for; what is set is not counted in `received`.
+
     Reading it raises EngineGoneError where it breaks off, EngineError where it takes too long, or is no HTTP: after
     what came before that was given.
     """
@@ -37,6 +41,7 @@ class Response:
         self.status = 0
         self.content_type = ""
         self.received = 0
+        self.express: Express | None = None
         self._source: Source | None = source
         self._buffer: list[bytes] = []
         self._buffered = 0
@@ -140,6 +145,7 @@ class Response:
                 self.wake(held)
 
     def _keep(self, data: bytes) -> None:
+        self.express = None  # what comes next must not overtake it
         self._buffer.append(data)
         self._buffered += len(data)
         if self._buffered > HIGH_WATER_BYTES:

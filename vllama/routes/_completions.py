@@ -8,7 +8,7 @@ import msgspec
 from vllama.engine.events import data_of
 from vllama.routes._failures import failed
 from vllama.translate.reply import Reply, only_text
-from vllama.translate.shortcut import Plain
+from vllama.translate.shortcut import Dated, Express, Plain, Write
 from vllama.wire.openai import Completion
 
 _USAGE = b'"usage":{'
@@ -20,7 +20,8 @@ class CompletionTranslator(abc.ABC):
     """Reads the events of a completion into the reply that they add to.
 
     An event that adds a text and nothing else is neither decoded nor encoded: the text's JSON goes from one frame into
-    another. with_tokens: whether the events bring the ids of their tokens.
+    another. dated: what a text begins with that is passed on, if it tells the time.
+    with_tokens: whether the events bring the ids of their tokens.
     counted: whether each says how many tokens there are by now. Only the last one's word counts, which is read in full
     as it ends the reply.
     complete: whether the engine said that this was all.
@@ -30,31 +31,31 @@ class CompletionTranslator(abc.ABC):
 
     frames: Mapping[str, tuple[bytes, bytes]]
 
-    def __init__(self, reply: Reply, *, with_tokens: bool = False, counted: bool = False) -> None:
+    def __init__(
+        self, reply: Reply, *, dated: Dated | None = None, with_tokens: bool = False, counted: bool = False
+    ) -> None:
         self.complete = False
+        self._dated = dated
         self._reply = reply
         self._with_tokens = with_tokens
         self._counted = counted
         self._open: tuple[bytes, bytes] | None = None  # of all plain events, until one is read again
         self._plain = Plain(_USAGE if counted else b"")
 
-    def before(self) -> bytes:
+    def _before(self) -> bytes:
         """What a text begins with that is passed on now."""
-        return b""
+        return b"" if self._dated is None else self._dated[0] + self._dated[1]()
 
-    def alone(self, data: bytes) -> bytes | None:
-        if self._open is None or (text := self._plain.find_alone(data)) is None:
-            return None
-        before, after = self._open
-        return b"".join((self.before(), before, text, after))
+    def express(self, write: Write) -> Express | None:
+        return None if self._open is None else self._plain.express(*self._open, write, self._dated)
 
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
-        before = self.before()
+        before = self._before()
         for block in blocks:
             if self._open is not None and (found := self._plain.find(block)) is not None:
                 out += (before, self._open[0], found[1], self._open[1])
             elif not self._pass_on(block, before, out):
-                before = self.before()  # no earlier than what was written in between
+                before = self._before()  # no earlier than what was written in between
 
     def _pass_on(self, block: bytes, before: bytes, out: list[bytes]) -> bool:
         """An event that may not be passed on without looking at what came before it. Whether it was not read."""

@@ -141,20 +141,17 @@ class _Chunks(CompletionTranslator):
     """A completion as the objects of Ollama's stream."""
 
     def __init__(self, exchange: Exchange, reply: Reply, framing: Framing) -> None:
-        super().__init__(reply, with_tokens=exchange.shape is GENERATE)
+        head = framing.before + exchange.shape.before_time(exchange.wanted)
+        super().__init__(reply, dated=(head, timestamp_bytes), with_tokens=exchange.shape is GENERATE)
         self._exchange = exchange
         self._framing = framing
         self._first = 0
-        self._before_time = framing.before + exchange.shape.before_time(exchange.wanted)
         thinking, text = (self._frame(thinking=thinking) for thinking in (True, False))
         self.frames = {"reasoning": thinking, "content": text, "text": text}
 
     def _frame(self, *, thinking: bool) -> tuple[bytes, bytes]:
         before, after = self._exchange.shape.around_text(thinking=thinking)
         return before, after + self._framing.after
-
-    def before(self) -> bytes:
-        return self._before_time + timestamp_bytes()
 
     def add(self, completion: Completion, out: list[bytes]) -> None:
         self._first = self._first or time.monotonic_ns()

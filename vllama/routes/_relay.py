@@ -23,6 +23,7 @@ from vllama.routes._failures import engine_failures, failed, refusal, to_the_end
 from vllama.routes._reading import NOT_JSON, NULL
 from vllama.routes._stream import Pipe
 from vllama.streams import Stream, begin
+from vllama.translate.shortcut import Express, Write
 
 _MISSHAPEN = (KeyError, TypeError, AttributeError)
 """What a `Reply` raises for JSON that lacks what belongs to it, or has something else there."""
@@ -39,8 +40,8 @@ class Reply(Protocol):
         """What an event becomes, in pieces, where that is known without reading it; None where it must be read."""
         ...
 
-    def alone(self, data: bytes) -> bytes | None:
-        """The same of all that was read at once, where that is one event and the blank line behind it."""
+    def express(self, write: Write) -> Express | None:
+        """As `Translator` has it."""
         ...
 
     def event(self, block: bytes, data: bytes) -> bytes:
@@ -109,7 +110,7 @@ class _Events:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self.alone = reply.alone
+        self.express = reply.express
 
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
         for block in blocks:

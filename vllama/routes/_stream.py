@@ -11,6 +11,7 @@ from vllama.engine.events import Events
 from vllama.framing import STOPPING, Framing
 from vllama.routes._failures import to_the_end
 from vllama.streams import Outlet, Stream, begin
+from vllama.translate.shortcut import Express, Write
 
 
 class Translator(Protocol):
@@ -23,11 +24,8 @@ class Translator(Protocol):
         """
         ...
 
-    def alone(self, data: bytes) -> bytes | None:
-        """What becomes of one plain event, as nearly all are that come alone, with the blank line behind it.
-
-        None for all else, which is to be cut into events and fed.
-        """
+    def express(self, write: Write) -> Express | None:
+        """What writes what becomes of a plain event that came alone, as nearly all do: to be used until one is fed."""
         ...
 
     def end(self, out: list[bytes]) -> None:
@@ -47,7 +45,6 @@ class Pipe:
     def __init__(self, response: EngineResponse, translator: Translator) -> None:
         self._response = response
         self._translator = translator
-        self._alone = translator.alone
         self._events = Events()
         self._write_now: Callable[[bytes], bool]
         self._write: Callable[[bytes], Awaitable[None] | None]
@@ -77,6 +74,7 @@ class Pipe:
         if self._ended:
             return
         self._write_now, self._write = outlet.write_now, outlet.write
+        self._set_express()
         try:
             await self._response.pour(self._pass_on)
             out: list[bytes] = []
@@ -90,8 +88,7 @@ class Pipe:
 
     def _pass_on(self, data: bytes) -> Awaitable[None] | None:
         """What was read goes out at once. Returns what to wait for before more is read."""
-        if self._events.is_between and (made := self._alone(data)) is not None:
-            return None if self._write_now(made) else self._write(made)
+        self._response.express = None
         out: list[bytes] = []
         try:
             self._translator.feed(self._events.feed(data), out)
@@ -99,7 +96,12 @@ class Pipe:
             if out:
                 self._last = self._write(b"".join(out))
             raise
+        self._set_express()
         return self._write(b"".join(out)) if out else None
+
+    def _set_express(self) -> None:
+        if self._events.is_between:
+            self._response.express = self._translator.express(self._write_now)
 
     def _end(self, out: list[bytes]) -> None:
         self._ended = True

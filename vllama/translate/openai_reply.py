@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from vllama.translate.openai_messages import Object
-from vllama.translate.shortcut import Rewritten, text_of
+from vllama.translate.shortcut import Express, Rewritten, Write, text_of
 from vllama.translate.spacing import Trimmer
 
 FINGERPRINT = "fp_ollama"
@@ -59,10 +59,9 @@ class Renamed:
             return None
         return self._plain.before, found[1], self._plain.after
 
-    def alone(self, data: bytes) -> bytes | None:
-        """What one plain event becomes that is all of what was read; None for all else."""
-        text = self._plain.find_alone(data)
-        return None if text is None else b"".join((self._plain.before, text, self._plain.after))
+    def express(self, write: Write) -> Express | None:
+        """What passes on plain events that come alone, as long as no other comes between."""
+        return self._plain.rewrite(write)
 
     def event(self, block: bytes, data: bytes) -> bytes:
         """What an event becomes."""
@@ -107,12 +106,10 @@ class ChatReply:
             return None
         return self._plain.before, raw, self._plain.after
 
-    def alone(self, data: bytes) -> bytes | None:
-        """What one plain event becomes that is all of what was read; None for all else."""
-        plain = self._plain
-        if not self._trimmer.answering or (text := plain.find_alone(data)) is None or plain.field != "content":
-            return None
-        return b"".join((plain.before, text, plain.after))
+    def express(self, write: Write) -> Express | None:
+        """What passes on plain events that come alone, as long as no other comes between."""
+        answers = self._plain.field == "content" and self._trimmer.answering
+        return self._plain.rewrite(write) if answers else None
 
     def event(self, block: bytes, data: bytes) -> bytes:
         """What an event becomes, empty where nothing is left to say."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from vllama.translate.openai_messages import Object, joined
-from vllama.translate.shortcut import Rewritten
+from vllama.translate.shortcut import Express, Rewritten, Write
 from vllama.translate.spacing import Trimmer
 
 _ECHO: Object = {"metadata": {}, "text": {"format": {"type": "text"}}, "store": False}
@@ -61,8 +61,8 @@ class ResponseReply:
         self._sent += 1
         return self._plain.before, raw, before, b"%d" % number, after
 
-    def alone(self, _data: bytes) -> bytes | None:
-        """None: an event has a number, which differs."""
+    def express(self, _write: Write) -> Express | None:
+        """None: each has another number."""
         return None
 
     def event(self, block: bytes, data: bytes) -> bytes:

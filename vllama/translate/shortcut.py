@@ -6,6 +6,7 @@ around its text are known, and an event with the same bytes around another text 
 
 import functools
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -21,6 +22,13 @@ _USUAL = bytes(range(0x20, 0x7F)).translate(None, b'"\\')
 _ESCAPED = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\bfnrt])+').fullmatch
 """A JSON string's inside as every encoder writes it that escapes no more than it must."""
 
+Write = Callable[[bytes], bool]
+"""Takes some bytes at once, or takes nothing and returns False."""
+Express = Callable[[bytes], bool]
+"""Passes on an event that came alone, with the blank line behind it; or returns False for one that is to be read."""
+Dated = tuple[bytes, Callable[[], bytes]]
+"""What stands before the time at which something is passed on, and what tells that time."""
+
 
 class Plain:
     """Learns from the events of one reply what surrounds a text, and finds the text of later ones.
@@ -35,7 +43,6 @@ class Plain:
         self._counts = counts
         self.field = ""
         self._suffix = b""
-        self._end = b""
         self._start, self._stop = 0, 0
         self._skeleton = b""
         self.forget()
@@ -63,7 +70,6 @@ class Plain:
         self._prefix, suffix = around
         before, mark, counts = suffix.partition(self._counts) if self._counts else (suffix, b"", b"")
         self._suffix, self._skeleton = before + mark, counts.translate(None, _DIGITS)
-        self._end = self._suffix + b"\n\n"
         self._start, self._stop = len(self._prefix), -len(self._suffix)
         return True
 
@@ -87,25 +93,37 @@ class Plain:
         self._found += 1
         return self.field, raw
 
-    def find_alone(self, data: bytes) -> bytes | None:
-        """The inside of the JSON string in what is such an event, the blank line behind it, and nothing else.
+    def express(self, before: bytes, after: bytes, write: Write, dated: Dated | None = None) -> Express:
+        """What writes the text of such an event between these, behind the time, if it is told.
 
-        None for all else, and for a text that is not of ASCII or has something escaped.
+        It knows what is learned by now, and leaves texts to others that are not of ASCII or have something escaped.
         """
-        if not data.startswith(self._prefix):
-            return None
-        if self._counts:
-            raw, _, counts = data[self._start :].rpartition(self._suffix)
-            if not counts.endswith(b"\n\n") or counts[:-2].translate(None, _DIGITS) != self._skeleton:
-                return None
-        elif data.endswith(self._end):
-            raw = data[self._start : self._stop - 2]
-        else:
-            return None
-        if raw and not raw.translate(None, _USUAL):
+        prefix, suffix, skeleton = self._prefix, self._suffix, self._skeleton if self._counts else None
+        end = suffix + b"\n\n"
+        start, stop = len(prefix), -len(end)
+        head, clock = dated or (b"", None)
+
+        # Most tokens of all streams go through here, and in between the processor's caches were used by others: what
+        # counts is how much is touched on the way, so all of it is in one function, which calls none that it need not.
+        def pass_on(data: bytes) -> bool:
+            if not data.startswith(prefix):
+                return False
+            if skeleton is not None:
+                text, _, counts = data[start:].rpartition(suffix)
+                if not counts.endswith(b"\n\n") or counts[:-2].translate(None, _DIGITS) != skeleton:
+                    return False
+            elif data.endswith(end):
+                text = data[start:stop]
+            else:
+                return False
+            if not text or text.translate(None, _USUAL):
+                return False
             self._found += 1
-            return raw
-        return None
+            if clock is None:
+                return write(b"%b%b%b" % (before, text, after))
+            return write(b"%b%b%b%b%b" % (head, clock(), before, text, after))
+
+        return pass_on
 
 
 class Rewritten(Plain):
@@ -124,6 +142,10 @@ class Rewritten(Plain):
             return False
         self.before, self.after = around
         return True
+
+    def rewrite(self, write: Write) -> Express | None:
+        """As `express`; None where nothing was learned."""
+        return self.express(self.before, self.after, write) if self.field else None
 
 
 def _is_inside(raw: bytes) -> bool:
