@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message
+
+from vllama.framing import CLIENT
 
 HANGS_AFTER_S = 20.0
 
@@ -64,13 +68,42 @@ async def post(app: ASGIApp, path: str, body: bytes) -> Visit:
     return await Visit(app, path, body).run()
 
 
+class Leaving(asyncio.Event):
+    """That a client leaves; `attending` are told so, as our own server tells it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attending: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        super().set()
+        for tell in [*self.attending]:
+            tell()
+
+    def attend(self, tell: Callable[[], None]) -> Callable[[], None]:
+        self.attending.append(tell)
+        return lambda: self.attending.remove(tell)
+
+    def write(self, _data: bytes) -> bool:
+        return False
+
+
 class Client:
-    """Both ends of one connection, of which nothing comes but that it is `left`. sent: what it received."""
+    """Both ends of one connection, of which nothing comes but that it is `left`. sent: what it received.
+
+    of_our_server: whether the server has our extension of ASGI.
+    """
+
+    of_our_server = False
 
     def __init__(self, *headers: tuple[bytes, bytes]) -> None:
-        self.scope = {"type": "http", "method": "POST", "path": "/", "headers": [*headers], "query_string": b""}
+        self.scope: dict[str, Any] = {
+            "type": "http", "method": "POST", "path": "/", "headers": [*headers], "query_string": b"",
+        }  # fmt: skip
         self.sent: list[Message] = []
-        self.left = asyncio.Event()
+        self.left = Leaving()
+        if self.of_our_server:
+            self.scope["extensions"] = {CLIENT: lambda: self.left}
         self.request = Request(self.scope, self.receive)
 
     async def receive(self) -> Message:
@@ -79,3 +112,8 @@ class Client:
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
+
+
+@pytest.fixture(params=[False, True], ids=["any server", "our server"])
+def of_any_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "of_our_server", request.param)

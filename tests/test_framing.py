@@ -5,9 +5,11 @@ import contextlib
 
 import pytest
 
-from tests.asgi import Client
+from tests.asgi import Client, of_any_server  # noqa: F401
 from vllama.errors import ApiError
 from vllama.framing import EVENTS, LINES, STOPPING, ClientLeft, JSONResponse, framing_of, until_client_leaves
+
+pytestmark = pytest.mark.usefixtures("of_any_server")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ it unless it is told otherwise); and heads of requests that are too large.
 """
 
 import asyncio
+import contextlib
 import gc
 import json
 from collections.abc import Callable
@@ -12,13 +13,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from tests.conftest import Alone, Serve
 from tests.fake_engine import Stream, chat_events
 from vllama import protocol
-from vllama.streams import WRITE
+from vllama.framing import CLIENT, Attended, ClientLeft, client_of
 
 SAY = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "Hi"}]})
 
@@ -91,15 +92,18 @@ class Writer:
         self.taken: list[bytes] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        find = scope["extensions"][WRITE]
+        client = client_of(scope)
+        assert client is not None
         headers = [(b"content-length", b"5")] if scope["query_string"] == b"of-known-length" else []
-        self._write(find(), b"early")
+        self._write(client.write, b"early")
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        self._write(find(), b"")
-        self._write(find(), b"Hel")
-        rest = b"" if b"Hel" in self.taken or scope["method"] == "HEAD" else b"Hel"
-        await send({"type": "http.response.body", "body": rest + b"lo", "more_body": False})
-        self._write(find(), b"late")
+        self._write(client.write, b"before its head")
+        await send({"type": "http.response.body", "body": b"He", "more_body": True})
+        self._write(client.write, b"")
+        self._write(client.write, b"l")
+        rest = b"lo" if b"l" in self.taken or scope["method"] == "HEAD" else b"llo"
+        await send({"type": "http.response.body", "body": rest, "more_body": False})
+        self._write(client.write, b"late")
 
     def _write(self, write: Callable[[bytes], bool], data: bytes) -> None:
         if write(data):
@@ -109,7 +113,7 @@ class Writer:
 @pytest.mark.parametrize(
     ("first_line", "taken", "body"),
     [
-        ("GET / HTTP/1.1", [b"Hel"], b"3\r\nHel\r\n2\r\nlo\r\n0\r\n\r\n"),
+        ("GET / HTTP/1.1", [b"l"], b"2\r\nHe\r\n1\r\nl\r\n2\r\nlo\r\n0\r\n\r\n"),
         ("GET /?of-known-length HTTP/1.1", [], b"Hello"),
         ("HEAD / HTTP/1.1", [], b""),
     ],
@@ -126,12 +130,58 @@ async def test_only_chunks_are_written_at_once(serve: Serve, first_line: str, ta
     assert (app.taken, content) == (taken, body)
 
 
+@pytest.mark.parametrize(("part", "sent"), [(b"Hello", b"5\r\nHello\r\n"), (b"", b"")])
+async def test_a_head_leaves_with_the_first_part(serve: Serve, part: bytes, sent: bytes) -> None:
+    """Even where that is nothing: whoever sends it wants the head to leave."""
+    ended = asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await ended.wait()
+
+    async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n" + sent)).startswith(b"HTTP/1.1 200 OK\r\n")
+        ended.set()
+        writer.close()
+
+
+async def test_each_reply_is_one_write(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others would wake the client in vain."""
+    written: list[int] = []
+    flush = protocol._Cork.flush
+    monkeypatch.setattr(protocol._Cork, "flush", lambda cork: (written.append(len(cork.held)), flush(cork)))
+    assert (await alone.api.get("/api/version")).status_code == 200
+    assert written == [2], "the head and the body"
+
+
+async def test_a_client_that_left_before_anybody_attended(serve: Serve) -> None:
+    began, left = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, _send: Send) -> None:
+        began.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        with contextlib.suppress(ClientLeft), Attended(scope, receive):
+            await asyncio.Event().wait()
+        left.set()
+
+    async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+        await began.wait()
+        writer.close()
+        await left.wait()
+
+
 async def test_a_reply_that_is_through_is_forgotten(serve: Serve) -> None:
     """At once, though scope and reply know each other: the garbage collector has nothing to do."""
     found: list[Callable[[], object]] = []
 
     async def hello(request: Request) -> Response:
-        found.append(request.scope["extensions"][WRITE])
+        found.append(request.scope["extensions"][CLIENT])
         return Response("Hello")
 
     gc.disable()

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
 from tests import asgi
+from tests.asgi import of_any_server  # noqa: F401
 from vllama.errors import ApiError
-from vllama.framing import STOPPING, ClientLeft
-from vllama.streams import WRITE, Outlet, begin, behind, finish, poured
+from vllama.framing import CLIENT, STOPPING, ClientLeft
+from vllama.streams import Outlet, begin, behind, finish, poured
+
+pytestmark = pytest.mark.usefixtures("of_any_server")
 
 CHUNKS = [b'{"a":1}\n', b'{"b":2}\n{"c":"\xc3\xbc"}\n', b'{"done":true}\n']
 LAST_WORDS = b"stopping\n"
@@ -347,10 +351,20 @@ async def test_a_server_that_can_be_written_to():
             return True
         return False
 
-    client.scope["extensions"] = {WRITE: lambda: write}
+    client.scope["extensions"] = {CLIENT: lambda: SimpleNamespace(write=write, attend=lambda _: lambda: None)}
     await client.run(poured(Source().chunks()))
     assert written == CHUNKS[:1]
     assert [message["body"] for message in client.sent[1:]] == [*CHUNKS[1:], b""]
+
+
+async def test_what_goes_out_with_the_end():
+    server = Server()
+    outlet = Outlet(server.send)
+    await outlet.put(b"a")
+    outlet.leave(b"b")
+    assert server.taken == [b"a"]
+    await outlet.end(b"c")
+    assert server.taken == [b"a", b"bc"]
 
 
 async def test_a_stream_is_finished():

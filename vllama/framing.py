@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -26,6 +26,29 @@ _ASKS_LINES = re.compile(r"\s*application/x-ndjson\s*(;|$)")
 _UNWANTED = re.compile(r";\s*q\s*=\s*0(\.0*)?\s*(;|$)")
 
 
+CLIENT = "vllama.client"
+"""An extension of ASGI: it returns the `Client`, as long as its request is not through."""
+
+
+class Client(Protocol):
+    """Who asked, as the server knows it that has the connection: what needs no coroutine there."""
+
+    def write(self, data: bytes) -> bool:
+        """Send a part of the reply's body. Returns False, and takes nothing, where ASGI's `send` is to decide."""
+        ...
+
+    def attend(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have `tell` called when the connection is lost. Returns what has it forgotten."""
+        ...
+
+
+def client_of(scope: Scope) -> Client | None:
+    """None where the server does not know that extension."""
+    find = scope.get("extensions", {}).get(CLIENT)
+    found: Client | None = None if find is None else find()
+    return found
+
+
 class ClientLeft(Exception):  # noqa: N818 - no error of anybody's
     """The client closed its connection before its reply was ready."""
 
@@ -41,7 +64,10 @@ class JSONResponse(Response):
 
 def accepts_events(request: Request) -> bool:
     """Whether the client asks for Server-Sent Events. Ollama's clients expect NDJSON, also those that name both."""
-    kinds = ",".join(request.headers.getlist("accept")).lower().split(",")
+    accepted = ",".join(request.headers.getlist("accept")).lower()
+    if "event-stream" not in accepted:
+        return False
+    kinds = accepted.split(",")
     wanted = [kind for kind in kinds if not _UNWANTED.search(kind)]
     return any(map(_ASKS_EVENTS.match, wanted)) and not any(map(_ASKS_LINES.match, wanted))
 
@@ -77,7 +103,7 @@ async def until_client_leaves(request: Request, work: Awaitable[T]) -> T:
     Raises ApiError 503 when cancelled: the server does that to what still waits when its time to drain is over.
     """
     try:
-        with Attended(request.receive):
+        with Attended(request.scope, request.receive):
             return await work
     except asyncio.CancelledError:
         raise ApiError(503, STOPPING) from None
@@ -86,26 +112,24 @@ async def until_client_leaves(request: Request, work: Awaitable[T]) -> T:
 class Attended:
     """A context in which the running task is cancelled as soon as the client is gone; it ends with ClientLeft then."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
         self._receive = receive
-        self._inside = True
         self._left = False
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling = task, task.cancelling()
-        self._leaving = asyncio.create_task(_client_left(self._receive))
-        self._leaving.add_done_callback(self._cancel)
+        client = client_of(self._scope)
+        self._forget = _watch(self._receive, self._cancel) if client is None else client.attend(self._cancel)
 
-    def _cancel(self, leaving: "asyncio.Task[None]") -> None:
-        if self._inside and not leaving.cancelled():
-            self._left = True
-            self._task.cancel()
+    def _cancel(self) -> None:
+        self._left = True
+        self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
-        self._inside = False
-        self._leaving.cancel()
+        self._forget()
         # As in asyncio.timeout: whoever else cancelled the task meanwhile is to be heard.
         if self._left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientLeft
@@ -135,6 +159,22 @@ class HangUp(Unread):
     def __init__(self, response: Response) -> None:
         super().__init__(response)
         self.headers["Connection"] = "close"
+
+
+def _watch(receive: Receive, tell: Callable[[], None]) -> Callable[[], None]:
+    """As `Client.attend`, of any server."""
+
+    def ended(_: "asyncio.Task[None]") -> None:
+        if not watching.cancelled():
+            tell()
+
+    def forget() -> None:
+        watching.remove_done_callback(ended)
+        watching.cancel()
+
+    watching = asyncio.create_task(_client_left(receive))
+    watching.add_done_callback(ended)
+    return forget
 
 
 async def _client_left(receive: Receive) -> None:

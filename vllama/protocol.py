@@ -5,12 +5,13 @@ HTTP/1.0; and limits that it does not know.
 import asyncio
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from vllama.framing import CLIENT
 from vllama.overload import Bound
-from vllama.streams import WRITE
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
@@ -53,11 +54,11 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)  # which tells the last request alone
-        for cycle in self._earlier:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        self._earlier.clear()
+        super().connection_lost(exc)  # which knows of the last request alone
+        cycles, self._earlier = [*self._earlier, self.cycle], []
+        for cycle in cycles:
+            if isinstance(cycle, _Cycle) and not cycle.response_complete:
+                cycle.lose()
 
     def on_headers_complete(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -68,13 +69,9 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()  # only who reads learns that the client has left
         self._in_head = False
         # Before anything was sent: its task has not begun to run.
-        if self.scope["http_version"] == "1.0":
-            self.cycle.__class__ = _UntilClosed
-        else:
-            self.cycle.__class__ = _InChunks
-            assert isinstance(self.cycle, _InChunks)
-            # Weak, as the cycle holds the scope: else both would wait for the garbage collector.
-            self.scope["extensions"] = {WRITE: weakref.WeakMethod(self.cycle.write)}  # type: ignore[dict-item]
+        self.cycle.__class__ = _UntilClosed if self.scope["http_version"] == "1.0" else _InChunks
+        # Weak, as the cycle holds the scope: else both would wait for the garbage collector.
+        self.scope["extensions"] = {CLIENT: weakref.ref(self.cycle)}  # type: ignore[dict-item]
 
 
 def bounded(connections: int) -> type[Protocol]:
@@ -83,19 +80,87 @@ def bounded(connections: int) -> type[Protocol]:
     return type("BoundedProtocol", (Protocol,), {"bound": bound})
 
 
-class _InChunks(RequestResponseCycle):
-    """A reply that takes what follows in its body at once, where nothing is to be waited for."""
+class _Cork:
+    """Stands for a transport, and holds what is written. held: what was before."""
+
+    def __init__(self, transport: asyncio.Transport, held: bytes) -> None:
+        self._transport = transport
+        self.held = [held]
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        self.held.append(data)
+
+    def flush(self) -> None:
+        held, self.held = self.held, []
+        self._transport.writelines(held)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
+class _Cycle(RequestResponseCycle):
+    """A request and its reply, known as a `Client`."""
+
+    _attending: tuple[Callable[[], None], ...] = ()
+
+    def write(self, data: bytes) -> bool:  # noqa: ARG002 - as `Client` has it
+        return False
+
+    def attend(self, tell: Callable[[], None]) -> Callable[[], None]:
+        def forget() -> None:
+            self._attending = tuple(other for other in self._attending if other is not tell)
+
+        self._attending += (tell,)
+        if self.disconnected:
+            tell()
+        else:
+            self.flow.resume_reading()  # only who reads learns that the client has left
+        return forget
+
+    def lose(self) -> None:
+        """The connection is lost."""
+        self.disconnected = True
+        self.message_event.set()
+        for tell in self._attending:
+            tell()
+
+
+class _InChunks(_Cycle):
+    """A reply that takes what follows in its body at once, where nothing is to be waited for.
+
+    Its head goes out with the body's first part: each write is a call of the system, and wakes the client.
+    """
+
+    _head = b""
 
     def write(self, data: bytes) -> bool:
-        """Returns False, and takes nothing, where `send` is to decide."""
-        if self.flow.write_paused or not self.chunked_encoding or self.response_complete or not data:
+        if self.flow.write_paused or not self.chunked_encoding or self.response_complete or not data or self._head:
             return False
         if not self.disconnected:
             self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
+    async def send(self, message: "ASGISendEvent") -> None:
+        if self.response_started and not self._head:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        transport, cork = self.transport, _Cork(self.transport, self._head)
+        self.transport = cast("asyncio.Transport", cork)
+        try:
+            await super().send(message)  # which waits for nothing now
+        finally:
+            self.transport, self._head = transport, b""
+        if message["type"] == "http.response.start":
+            self._head = b"".join(cork.held)
+        else:
+            cork.flush()
 
-class _UntilClosed(RequestResponseCycle):
+
+class _UntilClosed(_Cycle):
     """A reply whose end is the connection's, which uvicorn closes after every reply to HTTP/1.0."""
 
     async def send(self, message: "ASGISendEvent") -> None:

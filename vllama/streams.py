@@ -13,23 +13,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from vllama.framing import Attended, ClientLeft, until_client_leaves
+from vllama.framing import Attended, ClientLeft, client_of, until_client_leaves
 
 Stream = AsyncGenerator[bytes, "Outlet"]
 """A reply on its way. Yields once, its first bytes; is sent an outlet then, and writes the rest there."""
 
-WRITE = "vllama.write"
-"""An extension of ASGI: it returns a function that takes part of a body at once, or takes nothing and returns False."""
-
 
 class Outlet:
-    """Where the body of a reply goes. send: ASGI's. write: what `WRITE` returns, of a server that knows it.
+    """Where the body of a reply goes. send: ASGI's. write: the `Client`'s, of a server that knows it.
 
     write_now: writes what it is given and returns True, or nothing and False: then it is for `write`.
     """
 
     def __init__(self, send: Send, write: Callable[[bytes], bool] | None = None) -> None:
         self._send = send
+        self._last = b""
         self.write_now = write or _never
 
     def write(self, data: bytes) -> Awaitable[None] | None:
@@ -52,8 +50,12 @@ class Outlet:
         if (held := self.write(data)) is not None:
             await held
 
+    def leave(self, data: bytes) -> None:
+        """What goes out together with the end."""
+        self._last = data
+
     async def end(self, data: bytes = b"") -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        await self._send({"type": "http.response.body", "body": self._last + data, "more_body": False})
 
 
 def _never(_data: bytes) -> bool:
@@ -134,15 +136,15 @@ class StreamResponse(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        extension = scope.get("extensions", {}).get(WRITE)
-        outlet = Outlet(send, extension and extension())
+        client = client_of(scope)
+        outlet = Outlet(send, None if client is None else client.write)
         async with contextlib.aclosing(self._stream):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await self._send_body(outlet, receive)
+            await self._send_body(outlet, Attended(scope, receive))
 
-    async def _send_body(self, outlet: Outlet, receive: Receive) -> None:
+    async def _send_body(self, outlet: Outlet, attended: Attended) -> None:
         try:
-            with contextlib.suppress(ClientLeft), Attended(receive):
+            with contextlib.suppress(ClientLeft), attended:
                 await self._relay(outlet)
         except asyncio.CancelledError:
             # The server cancels what still runs when its time to drain is over; the client is owed a proper end. Where

@@ -263,7 +263,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         response = self._response
-        self._is_complete = response is not None and response.status > 0
+        if response is not None and response.status > 0:
+            self._is_complete = response.is_whole = True
 
 
 def _head_too_large() -> EngineError:

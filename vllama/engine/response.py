@@ -30,8 +30,8 @@ class Source(Protocol):
 class Response:
     """An engine's reply. content_type: without its parameters, in lower case. received: bytes of the body so far.
 
-    express: takes a whole chunk of the body that came alone, or returns False and has it given as all else is. To be
-    set where nothing is left to take, nor to wait for; what is set is not counted in `received`.
+    is_whole: whether all of the body was read. express: takes a whole chunk of it that came alone, or returns False and
+    has it given as all else is; to be set where nothing is left to take, nor to wait for. What it takes is not counted.
 
     Reading it raises EngineGoneError where it breaks off, EngineError where it takes too long, or is no HTTP: after
     what came before that was given.
@@ -41,6 +41,7 @@ class Response:
         self.status = 0
         self.content_type = ""
         self.received = 0
+        self.is_whole = False
         self.express: Express | None = None
         self._source: Source | None = source
         self._buffer: list[bytes] = []

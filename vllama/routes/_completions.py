@@ -50,14 +50,15 @@ class CompletionTranslator(abc.ABC):
         return None if self._open is None else self._plain.express(*self._open, write, self._dated)
 
     def feed(self, blocks: list[bytes], out: list[bytes]) -> None:
-        before = self._before()
+        before: bytes | None = None
         for block in blocks:
             if self._open is not None and (found := self._plain.find(block)) is not None:
+                before = self._before() if before is None else before
                 out += (before, self._open[0], found[1], self._open[1])
-            elif not self._pass_on(block, before, out):
-                before = self._before()  # no earlier than what was written in between
+            elif not self._pass_on(block, out):
+                before = None  # no earlier than what was written in between
 
-    def _pass_on(self, block: bytes, before: bytes, out: list[bytes]) -> bool:
+    def _pass_on(self, block: bytes, out: list[bytes]) -> bool:
         """An event that may not be passed on without looking at what came before it. Whether it was not read."""
         known, tokens = _cut(block) if self._with_tokens else (block, ())
         if (
@@ -67,7 +68,7 @@ class CompletionTranslator(abc.ABC):
         ):
             self._read(block, known, tokens, out)
             return False
-        out += (before, frame[0], text, frame[1])
+        out += (self._before(), frame[0], text, frame[1])
         if tokens:
             self._reply.tokens += tokens
         return True

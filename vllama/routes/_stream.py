@@ -49,6 +49,7 @@ class Pipe:
         self._write_now: Callable[[bytes], bool]
         self._write: Callable[[bytes], Awaitable[None] | None]
         self._failure: Exception | None = None
+        self._out: list[bytes] = []  # of the last read: it goes out with the end
         self._last: Awaitable[None] | None = None
         self._ended = False
 
@@ -77,11 +78,12 @@ class Pipe:
         self._set_express()
         try:
             await self._response.pour(self._pass_on)
-            out: list[bytes] = []
             try:
-                self._end(out)
-            finally:
-                self._last = self._write(b"".join(out)) if out else None
+                self._end(self._out)
+            except Exception:
+                self._last = self._write(b"".join(self._out)) if self._out else None
+                raise
+            outlet.leave(b"".join(self._out))
         finally:
             if self._last is not None:
                 await self._last
@@ -96,6 +98,9 @@ class Pipe:
             if out:
                 self._last = self._write(b"".join(out))
             raise
+        if self._response.is_whole:
+            self._out = out
+            return None
         self._set_express()
         return self._write(b"".join(out)) if out else None
 
