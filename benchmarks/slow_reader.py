@@ -3,21 +3,24 @@
     uv run --group bench python benchmarks/slow_reader.py [--stopped 30] [--json FILE] [--png FILE]
 
 Through `vllama serve --engine-url`, before a synthetic engine, 63 clients read answers with a token each 20 ms. One
-more is sent 0.6 MB a second, stops reading for a while, and then reads on to the end. Told are the delays of the
-others' tokens before, during and after, and the gateway's resident memory: what the slow one does not take has to wait
-in the engine, not in the gateway. Exits with status 1 where the gateway held back more than 8 MB of it, or a byte of
-anybody's is missing.
+more, in a process of its own, is sent 0.6 MB a second, stops reading for a while, and then reads on to the end. Told
+are the delays of the others' tokens before, during and after, and the gateway's resident memory: what the slow one does
+not take has to wait in the engine, not in the gateway. Exits with status 1 where the gateway held back more than 8 MB
+of it, or a byte of anybody's is missing.
 """
 
 import argparse
 import asyncio
+import contextlib
 import gc
+import json
 import os
 import sys
 from array import array
-from collections.abc import Sequence
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import uvloop
@@ -28,7 +31,9 @@ from benchmarks._chart import Lines, add_option, draw
 from benchmarks._load import Client, Spec, connect, percentiles
 from benchmarks._measuring import parser, table, write
 from benchmarks._peers import Cores, Relays, Way
+from benchmarks._slow_client import Told
 from benchmarks._synthetic import Plan
+from tests.served import ROOT
 
 _CALM_S = 10
 """How long is measured before, and at least after."""
@@ -51,8 +56,46 @@ class Sample:
     slow: int
 
 
+class Slow:
+    """The client that stops reading. told: what it said last."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.told = Told()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def asking(cls, spec: Spec) -> AsyncIterator["Slow"]:
+        command = (sys.executable, "-m", "benchmarks._slow_client")
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE)
+        slow = cls(process)
+        listening = asyncio.create_task(slow._listen())
+        try:
+            slow.order(json.dumps(asdict(spec)))
+            yield slow
+        finally:
+            listening.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def order(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n".encode())
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self.told = Told(**json.loads(line))
+
+    async def ended(self, seconds: float) -> None:
+        """Return when it is through, or after so long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), seconds)
+
+
 class Watch:
-    def __init__(self, others: Sequence[Client], slow: Client, pid: int) -> None:
+    def __init__(self, others: Sequence[Client], slow: Slow, pid: int) -> None:
         self._others = others
         self._slow = slow
         self._statm = Path(f"/proc/{pid}/statm")
@@ -67,7 +110,9 @@ class Watch:
             await asyncio.sleep(1 / _SAMPLES_A_SECOND)
             delays = array("q", [delay for client in self._others for delay in client.delays])
             resident = int(self._statm.read_text().split()[1]) * _PAGE
-            self.samples.append(Sample(self._loop.time() - self._began, name, delays, resident, self._slow.received))
+            self.samples.append(
+                Sample(self._loop.time() - self._began, name, delays, resident, self._slow.told.received)
+            )
 
     def of(self, phase: str) -> list[Sample]:
         return [sample for sample in self.samples if sample.phase == phase]
@@ -83,18 +128,18 @@ async def measure(way: Way, arguments: argparse.Namespace) -> tuple[Watch, list[
     slow_plan = Plan(round((seconds - _CALM_S / 2) * 1000 / _SLOW_INTERVAL_MS), _SLOW_INTERVAL_MS, _SLOW_SIZE)
     steady = _spec(way, Plan(round((seconds + _END_S) * 50), 20))
     others = [await connect(steady) for _ in range(arguments.others)]
-    slow = await connect(_spec(way, slow_plan, requests=1))
-    await asyncio.sleep(1)
-    watch = Watch(others, slow, way.pid)
-    await watch.phase("before", _CALM_S)
-    slow.transport.pause_reading()
-    await watch.phase("stopped", arguments.stopped)
-    slow.transport.resume_reading()
-    await watch.phase("after", _CALM_S)
-    await asyncio.wait([slow.ended], timeout=_END_S)
-    wrong = [client.failure for client in (*others, slow) if client.failure]
-    if not slow.answers:
-        wrong.append(f"the slow client got {slow.tokens} of {slow_plan.tokens} tokens")
+    async with Slow.asking(_spec(way, slow_plan, requests=1)) as slow:
+        await asyncio.sleep(_CALM_S / 2)
+        watch = Watch(others, slow, way.pid)
+        await watch.phase("before", _CALM_S)
+        slow.order("stop")
+        await watch.phase("stopped", arguments.stopped)
+        slow.order("go")
+        await watch.phase("after", _CALM_S)
+        await slow.ended(_END_S)
+    wrong = [failure for failure in (slow.told.failure, *(client.failure for client in others)) if failure]
+    if not slow.told.answers:
+        wrong.append(f"the slow client got {slow.told.tokens} of {slow_plan.tokens} tokens")
     for client in others:
         client.leave()
     return watch, wrong

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.engine.raw import Line
-from vllama.engine.http import TURN_BYTES
 from vllama.engine.response import HIGH_WATER_BYTES, Response
 from vllama.errors import EngineGoneError
 
@@ -73,36 +72,6 @@ async def test_a_taker_who_holds_back(is_first: bool) -> None:
     pace.set_result(None)
     await asyncio.wait_for(task, 20)
     assert (taken, line.wire.is_reading_, line.free) == ([b"a", b"bc"], True, True)
-
-
-@pytest.mark.parametrize("held", [False, True])
-async def test_after_a_large_read_others_have_their_turn(held: bool) -> None:
-    line, taken = Line(), list[bytes]()
-    response = await begin(line)
-    pace, take = holding(taken)
-    task = await pouring(response, take if held else taken.append)
-    line.say(chunk(TURN_BYTES * b"a"))
-    assert not line.wire.is_reading_
-    await asyncio.sleep(0)
-    assert line.wire.is_reading_ is not held
-    line.say(chunk(TURN_BYTES * b"b"))  # a transport may have had it already
-    pace.set_result(None)
-    line.say(b"0\r\n\r\n")
-    await asyncio.wait_for(task, 20)
-    await asyncio.sleep(0)
-    assert b"".join(taken) == TURN_BYTES * b"a" + TURN_BYTES * b"b"
-    assert (line.wire.is_reading_, line.free) == (True, True)
-
-
-async def test_nothing_is_read_from_a_connection_that_ended_in_its_turn() -> None:
-    line = Line()
-    response = await begin(line)
-    task = await pouring(response, list[bytes]().append)
-    line.say(chunk(TURN_BYTES * b"a"))
-    task.cancel()
-    response.close()
-    await asyncio.wait({task})
-    assert not line.wire.is_reading_
 
 
 async def test_reading_goes_on_once_the_taker_is_ready() -> None:

@@ -11,8 +11,6 @@ from vllama.engine.response import Express, Response
 from vllama.errors import EngineError, EngineGoneError
 
 MAX_HEAD_BYTES = 2**16
-TURN_BYTES = 2**16
-"""After a read of as much, others have their turn: the event loop reads a reply that comes faster many times in one."""
 
 
 class UnansweredError(EngineGoneError):
@@ -43,7 +41,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._response: Response | None = None
         self._express: Express | None = None
-        self._is_paused = self._is_choked = self._gives_way = False
+        self._is_paused = self._is_choked = False
         self._reads = self._reads_asked = self._reads_seen = 0
         self._silent_since: float | None = None
         self._start()
@@ -116,25 +114,11 @@ class Connection(asyncio.Protocol):
     def pause(self) -> None:
         if not self._is_paused:
             self._is_paused = True
-            if not self._gives_way:
-                self._transport.pause_reading()
+            self._transport.pause_reading()
 
     def resume(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            if not self._gives_way:
-                self._transport.resume_reading()
-
-    def _give_way(self) -> None:
-        """Read no more in this turn of the loop."""
-        if not self._is_paused and not self._gives_way:
-            self._gives_way = True
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        self._gives_way = False
-        if not self._is_paused and not self.is_closing:
             self._transport.resume_reading()
 
     # From the event loop
@@ -171,11 +155,8 @@ class Connection(asyncio.Protocol):
             self._finish()
         elif not response.status:
             self._check_head(len(data))
-        elif self._response is not None:
-            if self._is_between_chunks and data.endswith(b"\r\n"):
-                self._express = response.express
-            if len(data) >= TURN_BYTES:
-                self._give_way()
+        elif self._response is not None and self._is_between_chunks and data.endswith(b"\r\n"):
+            self._express = response.express
 
     def eof_received(self) -> None:
         """Nobody can be asked on it any more, though it may take a turn of the loop until it is lost."""
