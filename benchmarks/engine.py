@@ -1,13 +1,18 @@
 """The real vLLM of this machine: how fast is it through the gateway, and how fast without?
 
     uv run python benchmarks/engine.py [--clients 1,8,32,64] [--rounds 5] [--seconds 8] [--tokens 128]
-        [--intervals 1,2,4,8] [--vllm-client] [--goal 0.97] [--json FILE] [--png FILE] [-- ARGUMENTS OF VLLAMA SERVE]
+        [--ways PART ...] [--intervals 1,2,4,8] [--vllm-client] [--goal 0.97] [--json FILE] [--png FILE]
+        [-- ARGUMENTS OF VLLAMA SERVE]
 
 Starts `vllama serve` and asks the same engine in turn, round after round: directly on its socket, in OpenAI's
 interface, and through the gateway, in OpenAI's and in Ollama's. Every answer has as many tokens as it may. With
 --vllm-client vLLM's own benchmark does it as well (`vllm bench serve`, random prompts). With --intervals it is another
 question: the engine is asked directly for several tokens an event (`stream_interval`). Exits with status 1 where the
 gateway's OpenAI interface has less than GOAL of the direct tokens a second with up to 32 clients.
+
+On a machine whose speed changes from minute to minute, many short rounds tell more than a few long ones: each ratio is
+the median of those within the rounds. `worker busy` is told beside it: the share of the time in which the engine's
+worker computes. A faster or slower machine does not change it, but whoever keeps the engine waiting would.
 """
 
 import argparse
@@ -62,6 +67,11 @@ class Cell:
     summary: Summary
     cpu: dict[str, float]
 
+    @property
+    def busy(self) -> float:
+        """Of the time, how much the process that computes did so."""
+        return self.cpu.get("worker", self.cpu["engine core"]) * self.summary.tokens_per_second / 1e6
+
 
 DIRECT, GATEWAY = "direct", "gateway"
 GOAL_WAY = f"{GATEWAY} {CHAT.path}"
@@ -79,6 +89,13 @@ def ways(tested: UnderTest) -> list[Way]:
         direct(CHAT), gateway(CHAT, CHAT), gateway(OLLAMA, CHAT),
         direct(COMPLETIONS), gateway(COMPLETIONS, COMPLETIONS),
     ]  # fmt: skip
+
+
+def selected(found: list[Way], parts: Sequence[str]) -> list[Way]:
+    """Those whose names contain one of the parts, and those that they are compared with; all where there are none."""
+    chosen = [way for way in found if any(part in way.name for part in parts)] or found
+    beside = {way.beside for way in chosen}
+    return [way for way in found if way in chosen or way.name in beside]
 
 
 def intervals(tested: UnderTest, numbers: Sequence[int]) -> list[Way]:
@@ -137,6 +154,7 @@ def row(cells: Sequence[Cell], way: Way, clients: int) -> list[str]:
     return [
         str(clients), way.name, f"{statistics.median(speeds):.0f} ({min(speeds):.0f} to {max(speeds):.0f})",
         f"{ratio(cells, way, clients):.3f}" if way.beside else "1",
+        f"{statistics.median(cell.busy for cell in own):.2f}",
         *(f"{statistics.median(values):.1f}" for values in (
             [found.ttft.p50 for found in spreads if found.ttft], [found.ttft.p99 for found in spreads if found.ttft],
             [found.itl.p50 for found in spreads if found.itl], [found.itl.p99 for found in spreads if found.itl],
@@ -146,7 +164,7 @@ def row(cells: Sequence[Cell], way: Way, clients: int) -> list[str]:
 
 
 def report(cells: Sequence[Cell], chosen: Sequence[Way], arguments: argparse.Namespace) -> int:
-    head = ["clients", "way", "tokens/s", "ratio", "TTFT p50 ms", "p99", "ITL p50 ms", "p99"]
+    head = ["clients", "way", "tokens/s", "ratio", "worker busy", "TTFT p50 ms", "p99", "ITL p50 ms", "p99"]
     head += [f"{name} µs/token" for name in cells[0].cpu]
     rows = [row(cells, way, clients) for clients in arguments.clients for way in chosen]
     print(table(head, rows))
@@ -189,7 +207,7 @@ async def main_of(served: Served, arguments: argparse.Namespace) -> int:
         tested = await find(http, served.process.pid, arguments.model)
     if arguments.vllm_client:
         return await compare(tested, arguments)
-    chosen = intervals(tested, arguments.intervals) if arguments.intervals else ways(tested)
+    chosen = intervals(tested, arguments.intervals) if arguments.intervals else selected(ways(tested), arguments.ways)
     cells = list[Cell]()
     try:
         await measure(tested, chosen, arguments, cells)
@@ -215,6 +233,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=8.0, help="within which the last requests of a round begin")
     options.add_argument("--tokens", type=int, default=128, help="length of each answer")
+    options.add_argument("--ways", nargs="+", metavar="PART", default=[], help="only those whose names contain one")
     options.add_argument("--intervals", type=numbers, default=[], help="values of stream_interval to compare")
     options.add_argument("--vllm-client", action="store_true", help="measure with vLLM's own benchmark")
     options.add_argument("--goal", type=float, default=0.97)

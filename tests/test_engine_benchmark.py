@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks._dialects import CHAT, COMPLETIONS, OLLAMA, SONG, maker, read_openai
 from benchmarks._under_test import UnderTest, _url
-from benchmarks.engine import GOAL_WAY, Cell, intervals, report, ways
+from benchmarks.engine import GOAL_WAY, Cell, intervals, report, selected, ways
 from benchmarks.memory import Findings, kinds
 from benchmarks.memory import report as memory_report
 from vllama.bench.load import Answer, Level
@@ -55,9 +55,22 @@ def test_where_an_engine_listens(command, url):
     assert _url(command) == url
 
 
+def test_ways_are_chosen_with_what_they_are_compared_with():
+    found = ways(TESTED)
+    assert selected(found, []) == found
+    assert [way.name for way in selected(found, ["/api/"])] == ["direct /v1/chat/completions", "gateway /api/chat"]
+
+
+def test_how_busy_the_engine_is():
+    one = cell("direct", 1, 3.0)
+    rate = one.summary.tokens_per_second
+    assert one.busy == pytest.approx(500e-6 * rate)
+    assert Cell("direct", one.summary, one.cpu | {"worker": 800.0}).busy == pytest.approx(800e-6 * rate)
+
+
 def cell(way, clients, tokens_per_second):
     answer = Answer(0.0, 0.1, 1.0, [0.9], 2, tokens_per_second, is_complete=True)
-    return Cell(way, summarize(Level(clients, [answer], began=1.0, ended=2.0)), {"gateway": 10.0})
+    return Cell(way, summarize(Level(clients, [answer], began=1.0, ended=2.0)), {"gateway": 10.0, "engine core": 500.0})
 
 
 def options(**more):
