@@ -77,6 +77,9 @@ class Leaving(asyncio.Event):
 
     def set(self) -> None:
         super().set()
+        asyncio.get_running_loop().call_soon(self._tell)  # a connection is lost in a turn of the loop's own
+
+    def _tell(self) -> None:
         for tell in [*self.attending]:
             tell()
 

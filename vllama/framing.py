@@ -37,7 +37,7 @@ class Client(Protocol):
         """Send a part of the reply's body. Returns False, and takes nothing, where ASGI's `send` is to decide."""
         ...
 
-    def attend(self, tell: Callable[[], None]) -> Callable[[], None]:
+    def attend(self, tell: Callable[[], None]) -> Callable[[], object]:
         """Have `tell` called when the connection is lost. Returns what has it forgotten."""
         ...
 
@@ -115,6 +115,7 @@ class Attended:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._scope = scope
         self._receive = receive
+        self._inside = True
         self._left = False
 
     def __enter__(self) -> None:
@@ -125,10 +126,12 @@ class Attended:
         self._forget = _watch(self._receive, self._cancel) if client is None else client.attend(self._cancel)
 
     def _cancel(self) -> None:
-        self._left = True
-        self._task.cancel()
+        if self._inside:
+            self._left = True
+            self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+        self._inside = False
         self._forget()
         # As in asyncio.timeout: whoever else cancelled the task meanwhile is to be heard.
         if self._left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
@@ -161,20 +164,16 @@ class HangUp(Unread):
         self.headers["Connection"] = "close"
 
 
-def _watch(receive: Receive, tell: Callable[[], None]) -> Callable[[], None]:
+def _watch(receive: Receive, tell: Callable[[], None]) -> Callable[[], object]:
     """As `Client.attend`, of any server."""
 
-    def ended(_: "asyncio.Task[None]") -> None:
+    def ended(watching: "asyncio.Task[None]") -> None:
         if not watching.cancelled():
             tell()
 
-    def forget() -> None:
-        watching.remove_done_callback(ended)
-        watching.cancel()
-
     watching = asyncio.create_task(_client_left(receive))
     watching.add_done_callback(ended)
-    return forget
+    return watching.cancel
 
 
 async def _client_left(receive: Receive) -> None:

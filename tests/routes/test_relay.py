@@ -27,6 +27,7 @@ class Pieces:
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = iter([*pieces, b""])
         self.express: Express | None = None
+        self.is_whole = False
         self.expressed = 0
 
     async def next(self) -> bytes:
