@@ -128,12 +128,12 @@ class StreamResponse(Response):
     """
 
     def __init__(self, stream: Stream, media_type: str, *, first: bytes, last_words: bytes) -> None:
-        super().__init__(None, headers={"Cache-Control": "no-cache"}, media_type=media_type)
+        # Not by Response's own, which would count an empty body: this one has no length yet.
+        self.status_code, self.media_type, self.background = 200, media_type, None
+        self.init_headers({"Cache-Control": "no-cache"})
         self._stream = stream
         self._first = first
         self._last_words = last_words
-        # Response counted an empty body; this one has no length yet.
-        del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = client_of(scope)

@@ -48,14 +48,14 @@ async def converse(
         # More may be known of the model than before it was loaded.
         check_chat(lease.model, wanted, asked.needs, think=asked.think)
         target = Target.of(lease.model)
-        return await cap(line, EngineRequest(request.url.path, body(target, lease.context_length), target.num_ctx))
+        return await cap(line, EngineRequest(request.scope["path"], body(target, lease.context_length), target.num_ctx))
 
     return await hand_over(
         request,
         Handover(
             model,
             wanted,
-            request.url.path,
+            request.scope["path"],
             engine_body,
             reply,
             action,

@@ -89,7 +89,7 @@ async def _engine_reply(exchange: Exchange) -> AsyncIterator[tuple[EngineRespons
         asked = await prepare(line, exchange.translate(line.lease.model))
         async with line.post(asked.path, asked.body) as response:
             if response.status != 200:
-                action = exchange.request.url.path.rpartition("/")[2]
+                action = exchange.request.scope["path"].rpartition("/")[2]
                 raise refusal(response.status, await response.read(), wanted=exchange.wanted, action=action)
             yield response, _reply_to(exchange, asked)
 
@@ -146,12 +146,11 @@ class _Chunks(CompletionTranslator):
         self._exchange = exchange
         self._framing = framing
         self._first = 0
-        thinking, text = (self._frame(thinking=thinking) for thinking in (True, False))
-        self.frames = {"reasoning": thinking, "content": text, "text": text}
-
-    def _frame(self, *, thinking: bool) -> tuple[bytes, bytes]:
-        before, after = self._exchange.shape.around_text(thinking=thinking)
-        return before, after + self._framing.after
+        (before_thinking, after_thinking), (before, after) = exchange.shape.around_thinking, exchange.shape.around_text
+        text = before, after + framing.after
+        self.frames = {
+            "reasoning": (before_thinking, after_thinking + framing.after), "content": text, "text": text,
+        }  # fmt: skip
 
     def add(self, completion: Completion, out: list[bytes]) -> None:
         self._first = self._first or time.monotonic_ns()

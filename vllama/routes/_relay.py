@@ -82,7 +82,7 @@ async def _hand_over(request: Request, handover: Handover) -> Response:
 
 
 async def _stream(request: Request, handover: Handover, stream: Stream) -> Response:
-    dialect = dialect_of(request.url.path)
+    dialect = dialect_of(request.scope["path"])
     failure = handover.failure or dialect.error_event
     told = to_the_end(stream, lambda error: failure(error.status, error.message))
     return await begin(request, told, "text/event-stream", dialect.error_event(503, STOPPING))

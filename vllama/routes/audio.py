@@ -79,7 +79,7 @@ async def _hand_on(request: Request, form: FormData) -> Response:
         check_abilities(line.lease.model, {"audio"})
         return _copy(form, line.lease.model)
 
-    handover = Handover(model, wanted, request.url.path, engine_form, Renamed(wanted), action="audio")
+    handover = Handover(model, wanted, request.scope["path"], engine_form, Renamed(wanted), action="audio")
     reply = await hand_over(request, handover)
     return _as_text(reply) if form.get("response_format") == "text" else reply
 

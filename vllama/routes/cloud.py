@@ -30,7 +30,7 @@ async def sign_out(_request: Request) -> Response:
 async def web(request: Request) -> Response:
     if not (await read_bytes(request)).strip():
         raise ApiError(400, "missing request body")
-    operation = request.url.path.rpartition("/")[2].replace("_", " ")
+    operation = request.scope["path"].rpartition("/")[2].replace("_", " ")
     raise cloud_disabled(f"{operation} is unavailable")
 
 

@@ -85,7 +85,7 @@ async def completions(request: Request) -> Response:
         return asked
 
     reply = Renamed(wanted, system_fingerprint=FINGERPRINT)
-    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, reply, "generate"))
+    return await hand_over(request, Handover(model, wanted, request.scope["path"], engine_body, reply, "generate"))
 
 
 def _prompts(prompt: Any) -> list[Any]:

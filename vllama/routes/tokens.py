@@ -70,7 +70,9 @@ async def hand_through(request: Request) -> Response:
         template = Target.of(line.lease.model).template if "messages" in body else {}
         return template | {name: value for name, value in body.items() if name not in template or value != NULL}
 
-    return await hand_over(request, Handover(model, wanted, request.url.path, engine_body, Renamed(wanted), _ACTION))
+    return await hand_over(
+        request, Handover(model, wanted, request.scope["path"], engine_body, Renamed(wanted), _ACTION)
+    )
 
 
 routes = [

@@ -1,5 +1,6 @@
 """The objects that Ollama's replies to generate and chat are made of."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +34,16 @@ class Shape:
         """What every chunk of a reply begins with, up to the time."""
         return self.chunk(model, _TIME, Piece()).rpartition(_TIME_MARK)[0]
 
-    def around_text(self, *, thinking: bool) -> tuple[bytes, bytes]:
+    @functools.cached_property
+    def around_text(self) -> tuple[bytes, bytes]:
         """What stands between a chunk's time and its only text, and behind that."""
-        piece = Piece(thinking=_TEXT) if thinking else Piece(_TEXT)
+        return self._around(Piece(_TEXT))
+
+    @functools.cached_property
+    def around_thinking(self) -> tuple[bytes, bytes]:
+        return self._around(Piece(thinking=_TEXT))
+
+    def _around(self, piece: Piece) -> tuple[bytes, bytes]:
         before, _, after = self.chunk("", _TIME, piece).rpartition(_TEXT_MARK)
         return before.rpartition(_TIME_MARK)[2], after
 
