@@ -1,4 +1,4 @@
-"""The least that a relay in Python can do: what a token costs it is what the event loop itself needs.
+"""A bare relay in Python: what a token costs it is what the event loop needs, and a parser of HTTP.
 
     python -m benchmarks._floor --engine PATH --port PORT
 
@@ -8,7 +8,7 @@ leave in one chunk and one write, so that what arrives together is sent together
 
 What it does not do: decode or encode JSON, translate, look at the engine's status or headers, name models, check
 anything, tell of errors, time out, log, or share connections to the engine between clients. Bytes are held back where a
-client is slow, and a client that leaves ends its request. A gateway does all of that, and has this as its limit.
+client is slow, and a client that leaves ends its request. A gateway does all of that beside it.
 """
 
 import asyncio

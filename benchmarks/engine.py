@@ -11,8 +11,9 @@ question: the engine is asked directly for several tokens an event (`stream_inte
 gateway's OpenAI interface has less than GOAL of the direct tokens a second with up to 32 clients.
 
 On a machine whose speed changes from minute to minute, many short rounds tell more than a few long ones: each ratio is
-the median of those within the rounds. `worker busy` is told beside it: the share of the time in which the engine's
-worker computes. A faster or slower machine does not change it, but whoever keeps the engine waiting would.
+the median of those within the rounds. `worker busy` is the CPU seconds a second of the process that computes: the
+engine's worker, or its core where there is no worker. With --ways only the ways whose names contain a PART are asked,
+and those they are compared with; there is no goal where the gateway's OpenAI chats are not among them.
 """
 
 import argparse
@@ -69,8 +70,8 @@ class Cell:
 
     @property
     def busy(self) -> float:
-        """Of the time, how much the process that computes did so."""
-        return self.cpu.get("worker", self.cpu["engine core"]) * self.summary.tokens_per_second / 1e6
+        """CPU seconds a second of the process that computes."""
+        return self.cpu["worker" if "worker" in self.cpu else "engine core"] * self.summary.tokens_per_second / 1e6
 
 
 DIRECT, GATEWAY = "direct", "gateway"
@@ -92,8 +93,10 @@ def ways(tested: UnderTest) -> list[Way]:
 
 
 def selected(found: list[Way], parts: Sequence[str]) -> list[Way]:
-    """Those whose names contain one of the parts, and those that they are compared with; all where there are none."""
-    chosen = [way for way in found if any(part in way.name for part in parts)] or found
+    """Those whose names contain one of the parts, and those they are compared with; all where there are no parts."""
+    chosen = [way for way in found if not parts or any(part in way.name for part in parts)]
+    if not chosen:
+        sys.exit(f"--ways {' '.join(parts)} chooses none of these: {', '.join(way.name for way in found)}")
     beside = {way.beside for way in chosen}
     return [way for way in found if way in chosen or way.name in beside]
 
@@ -233,7 +236,13 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--seconds", type=float, default=8.0, help="within which the last requests of a round begin")
     options.add_argument("--tokens", type=int, default=128, help="length of each answer")
-    options.add_argument("--ways", nargs="+", metavar="PART", default=[], help="only those whose names contain one")
+    options.add_argument(
+        "--ways",
+        nargs="+",
+        metavar="PART",
+        default=[],
+        help="only ways whose names contain one of these, and those they are compared with",
+    )
     options.add_argument("--intervals", type=numbers, default=[], help="values of stream_interval to compare")
     options.add_argument("--vllm-client", action="store_true", help="measure with vLLM's own benchmark")
     options.add_argument("--goal", type=float, default=0.97)

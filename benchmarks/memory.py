@@ -139,9 +139,13 @@ async def measure(served: Served, watched: Path, arguments: argparse.Namespace) 
         async with asyncio.TaskGroup() as group:
             for number in range(arguments.clients):
                 group.create_task(client(target, done + number, left, found))
-        rate = sum(found.answered.values()) - done
-        found.counts.append((done + rate, await quiet(served, watched, found.counts[0][1])))
-        print(f"{done + rate} requests, {rate / (time.monotonic() - began):.0f} a second", file=sys.stderr, flush=True)
+        answered = sum(found.answered.values()) - done
+        found.counts.append((done + answered, await quiet(served, watched, found.counts[0][1])))
+        print(
+            f"{done + answered} requests, {answered / (time.monotonic() - began):.0f} a second",
+            file=sys.stderr,
+            flush=True,
+        )
     return found
 
 

@@ -3,11 +3,12 @@
     uv run --group bench python benchmarks/relay.py [--peers] [--before COMMIT] [--json FILE] [--png FILE]
     uv run python benchmarks/relay.py --loads paced --connections 256 --rounds 1 --ways floor '/api/chat'
 
-Starts a synthetic engine (`_synthetic`) and before it, each in a process of its own: a bare relay, which is the least
-that Python's event loop allows (`_floor`), `vllama serve --engine-url`, which is asked in three dialects, and with
---peers a hand-written proxy with httpx (`_reference`) and LiteLLM's, which is installed by uv for the time. --before
-adds the gateway of another commit. Clients are in another process; every token is checked for its order. In each round
-every way gets every load in turn, so that whatever else the machine does meets all alike; told are medians and ranges.
+Starts a synthetic engine (`_synthetic`) and before it, each in a process of its own: a bare relay, which costs what
+Python's event loop does and a parser (`_floor`), `vllama serve --engine-url`, which is asked in three dialects, and
+with --peers a hand-written proxy with httpx (`_reference`) and LiteLLM's, which is installed by uv for the time.
+--before adds the gateway of another commit. Clients are in another process; every token is checked for its order. In
+each round every way gets every load in turn, so that whatever else the machine does meets all alike; told are medians
+and ranges.
 
 The loads, at each number of connections:
 
@@ -171,9 +172,13 @@ def options() -> argparse.ArgumentParser:
     found.add_argument("--loads", nargs="+", choices=names, default=names)
     found.add_argument("--connections", nargs="+", type=int, help="how many clients at once (1 16 64 256)")
     found.add_argument("--seconds", type=float, help="how long each run is measured (2)")
-    found.add_argument("--rounds", type=int, help="(3)")
-    found.add_argument("--realtime", action="store_true", help="before all else on a machine that is busy; for root")
-    found.add_argument("--quick", action="store_true", help="rather one round of 1 s at 1 and 64 connections")
+    found.add_argument("--rounds", type=int, help="how often each load is run (3)")
+    found.add_argument(
+        "--realtime", action="store_true", help="have the kernel prefer the relay, the engine and the clients; for root"
+    )
+    found.add_argument(
+        "--quick", action="store_true", help="one round of 1 s at 1 and 64 connections, unless told otherwise"
+    )
     return found
 
 

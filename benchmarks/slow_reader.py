@@ -1,6 +1,7 @@
 """Does a client that does not read harm anybody else?
 
-    uv run --group bench python benchmarks/slow_reader.py [--stopped 30] [--json FILE] [--png FILE]
+    uv run --group bench python benchmarks/slow_reader.py [--others 63] [--stopped 30] [--path /api/chat]
+        [--json FILE] [--png FILE]
 
 Through `vllama serve --engine-url`, before a synthetic engine, 63 clients read answers with a token each 20 ms. One
 more, in a process of its own, is sent 0.6 MB a second, stops reading for a while, and then reads on to the end. Told
@@ -61,6 +62,7 @@ class Slow:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._listening = asyncio.create_task(self._listen())
         self.told = Told()
 
     @classmethod
@@ -69,12 +71,11 @@ class Slow:
         command = (sys.executable, "-m", "benchmarks._slow_client")
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE)
         slow = cls(process)
-        listening = asyncio.create_task(slow._listen())
         try:
             slow.order(json.dumps(asdict(spec)))
             yield slow
         finally:
-            listening.cancel()
+            slow._listening.cancel()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
@@ -91,7 +92,7 @@ class Slow:
     async def ended(self, seconds: float) -> None:
         """Return when it is through, or after so long."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), seconds)
+            await asyncio.wait_for(self._listening, seconds)
 
 
 class Watch:
@@ -188,7 +189,7 @@ def chart(watch: Watch, path: Path | None) -> None:
 def main() -> int:
     options = parser(__doc__)
     add_option(options)
-    options.add_argument("--others", type=int, default=63)
+    options.add_argument("--others", type=int, default=63, help="how many clients read on (63)")
     options.add_argument("--stopped", type=float, default=30.0, help="seconds without reading (30)")
     options.add_argument("--path", default="/api/chat", help="dialect to ask in (/api/chat)")
     arguments = options.parse_args()

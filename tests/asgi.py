@@ -85,6 +85,8 @@ class Leaving(asyncio.Event):
 
     def attend(self, tell: Callable[[], None]) -> Callable[[], None]:
         self.attending.append(tell)
+        if self.is_set():
+            asyncio.get_running_loop().call_soon(self._tell)
         return lambda: self.attending.remove(tell)
 
     def write(self, _data: bytes) -> bool:

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from tests.conftest import Alone, Serve
 from tests.fake_engine import Stream, chat_events
 from vllama import protocol
-from vllama.framing import CLIENT, Attended, ClientLeft, client_of
+from vllama.framing import CLIENT, Attended, ClientLeft, client_of, until_client_leaves
 
 SAY = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "Hi"}]})
 
@@ -176,13 +176,86 @@ async def test_a_client_that_left_before_anybody_attended(serve: Serve) -> None:
         await left.wait()
 
 
+async def lost(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_reply_to_a_client_that_left(serve: Serve, caplog: pytest.LogCaptureFixture, started: bool) -> None:
+    """Before its head, or behind it: it goes nowhere, and nobody is told of an error."""
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if started:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        asked.set()
+        with contextlib.suppress(ClientLeft), Attended(scope, receive):
+            await asyncio.Event().wait()
+        if started:
+            await send({"type": "http.response.body", "body": b"Hello"})
+        else:
+            await Response("Hello")(scope, receive, send)
+        ended.set()
+
+    async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+        await asked.wait()
+        await lost(reader, writer)
+        await ended.wait()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_client_that_left_before_a_block_that_does_not_wait(serve: Serve) -> None:
+    """It is not cancelled behind it."""
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, _send: Send) -> None:
+        asked.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        with Attended(scope, receive):
+            pass
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ended.set()
+
+    async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+        await asked.wait()
+        await lost(reader, writer)
+        await ended.wait()
+
+
+async def test_a_client_that_leaves_is_missed_though_nobody_reads_its_requests(serve: Serve) -> None:
+    """As those that wait are too many."""
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, _send: Send) -> None:
+        asked.set()
+        with contextlib.suppress(ClientLeft), Attended(scope, receive):
+            await asyncio.Event().wait()
+        ended.set()
+
+    async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+        writer.write((protocol.MOST_WAITING + 2) * b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+        await asked.wait()
+        await lost(reader, writer)
+        await ended.wait()
+
+
 async def test_a_reply_that_is_through_is_forgotten(serve: Serve) -> None:
     """At once, though scope and reply know each other: the garbage collector has nothing to do."""
     found: list[Callable[[], object]] = []
 
     async def hello(request: Request) -> Response:
         found.append(request.scope["extensions"][CLIENT])
-        return Response("Hello")
+        return await until_client_leaves(request, asyncio.sleep(0, Response("Hello")))
 
     gc.disable()
     try:

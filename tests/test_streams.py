@@ -361,10 +361,13 @@ async def test_what_goes_out_with_the_end():
     server = Server()
     outlet = Outlet(server.send)
     await outlet.put(b"a")
-    outlet.leave(b"b")
+    outlet.keep_for_end(b"b")
     assert server.taken == [b"a"]
     await outlet.end(b"c")
     assert server.taken == [b"a", b"bc"]
+    outlet.keep_for_end(b"d")
+    await outlet.put(b"e")
+    assert server.taken[-1] == b"de", "as it was there before"
 
 
 async def test_a_stream_is_finished():

@@ -34,11 +34,17 @@ class Client(Protocol):
     """Who asked, as the server knows it that has the connection: what needs no coroutine there."""
 
     def write(self, data: bytes) -> bool:
-        """Send a part of the reply's body. Returns False, and takes nothing, where ASGI's `send` is to decide."""
+        """Send a part of the reply's body. Returns False, and takes nothing, where ASGI's `send` is to decide.
+
+        What a client would get that has left is taken, and dropped.
+        """
         ...
 
     def attend(self, tell: Callable[[], None]) -> Callable[[], object]:
-        """Have `tell` called when the connection is lost. Returns what has it forgotten."""
+        """Have `tell` called when the connection is lost, soon where it is already. Returns what has it forgotten.
+
+        The request's body must have been read: behind one that is not, nobody sees the connection's end.
+        """
         ...
 
 
@@ -110,7 +116,10 @@ async def until_client_leaves(request: Request, work: Awaitable[T]) -> T:
 
 
 class Attended:
-    """A context in which the running task is cancelled as soon as the client is gone; it ends with ClientLeft then."""
+    """A context in which the running task is cancelled as soon as the client is gone; it ends with ClientLeft then.
+
+    The request's body must have been read before.
+    """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._scope = scope
@@ -133,6 +142,7 @@ class Attended:
     def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
         self._inside = False
         self._forget()
+        del self._forget  # which knows this one: nothing is left to the garbage collector
         # As in asyncio.timeout: whoever else cancelled the task meanwhile is to be heard.
         if self._left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientLeft

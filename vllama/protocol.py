@@ -24,7 +24,7 @@ MOST_WAITING = 4
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, with an end to a request's head, and to replies for HTTP/1.0, such as nginx's: it knows no chunks.
+    """uvicorn's, with a bound on a request's head, and replies to HTTP/1.0, such as nginx asks in, without chunks.
 
     bound: on connections. More are closed at once, while there are files left to open.
     """
@@ -69,7 +69,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()  # only who reads learns that the client has left
         self._in_head = False
         # Before anything was sent: its task has not begun to run.
-        self.cycle.__class__ = _UntilClosed if self.scope["http_version"] == "1.0" else _InChunks
+        self.cycle.__class__ = _Http10 if self.scope["http_version"] == "1.0" else _Http11
         # Weak, as the cycle holds the scope: else both would wait for the garbage collector.
         self.scope["extensions"] = {CLIENT: weakref.ref(self.cycle)}  # type: ignore[dict-item]
 
@@ -86,7 +86,6 @@ class _Cork:
     def __init__(self, transport: asyncio.Transport, held: bytes) -> None:
         self._transport = transport
         self.held = [held]
-        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         self.held.append(data)
@@ -114,7 +113,7 @@ class _Cycle(RequestResponseCycle):
 
         self._attending += (tell,)
         if self.disconnected:
-            tell()
+            asyncio.get_running_loop().call_soon(tell)  # as always, in a turn of the loop's own
         else:
             self.flow.resume_reading()  # only who reads learns that the client has left
         return forget
@@ -127,10 +126,11 @@ class _Cycle(RequestResponseCycle):
             tell()
 
 
-class _InChunks(_Cycle):
+class _Http11(_Cycle):
     """A reply that takes what follows in its body at once, where nothing is to be waited for.
 
-    Its head goes out with the body's first part: each write is a call of the system, and wakes the client.
+    Its head goes out with the body's first part: each write is a call of the system, and wakes the client. So where it
+    fails before that, nothing of it was sent; and an empty part has it leave.
     """
 
     _head = b""
@@ -146,21 +146,19 @@ class _InChunks(_Cycle):
         if self.response_started and not self._head:
             await super().send(message)
             return
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
         transport, cork = self.transport, _Cork(self.transport, self._head)
         self.transport = cast("asyncio.Transport", cork)
         try:
-            await super().send(message)  # which waits for nothing now
+            await super().send(message)
         finally:
             self.transport, self._head = transport, b""
         if message["type"] == "http.response.start":
             self._head = b"".join(cork.held)
-        else:
+        elif not self.disconnected:
             cork.flush()
 
 
-class _UntilClosed(_Cycle):
+class _Http10(_Cycle):
     """A reply whose end is the connection's, which uvicorn closes after every reply to HTTP/1.0."""
 
     async def send(self, message: "ASGISendEvent") -> None:

@@ -36,6 +36,8 @@ class Outlet:
         No task is needed as long as the server takes them without waiting, which it does until its client is slow: a
         callback of the event loop may write.
         """
+        if self._last:
+            data, self._last = self._last + data, b""
         if self.write_now(data):
             return None
         step = self._send({"type": "http.response.body", "body": data, "more_body": True})
@@ -50,8 +52,8 @@ class Outlet:
         if (held := self.write(data)) is not None:
             await held
 
-    def leave(self, data: bytes) -> None:
-        """What goes out together with the end."""
+    def keep_for_end(self, data: bytes) -> None:
+        """Have this go out together with the end, or with what is written before it after all."""
         self._last = data
 
     async def end(self, data: bytes = b"") -> None:

@@ -324,6 +324,7 @@ async def test_a_chunk_that_comes_alone_needs_no_parser() -> None:
         [chunk(b"t2") + b"1\r\n", b"x\r\n"],
         [chunk(b"t2") + b"5", b"\r\nx" + b"\r\nt\r" + b"\r\n"],
         [chunk(b"t2") + chunk(b"x")],
+        [chunk(b"t2") + b"2", b"2\r\nt2\r\n", b"x" * 30 + b"\r\n"],
     ],
 )
 async def test_a_chunk_in_pieces_or_in_company_is_parsed(said: list[bytes]) -> None:

@@ -30,7 +30,11 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Belongs to its owner: whom it tells when it can be asked again, and when it cannot any more."""
+    """Belongs to its owner: whom it tells when it can be asked again, and when it cannot any more.
+
+    A chunk that comes alone does not pass through the parser, where somebody takes it so (`Response.express`): the
+    parser is between two chunks then, and need not know of it.
+    """
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -47,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._start()
 
     def _start(self) -> None:
-        self._express, self._is_between_chunks = None, False
+        self._is_between_chunks = False
         self._reads_asked, self._silent_since = self._reads, None
         self._is_sent, self._is_complete, self._keeps_alive = True, False, False
         self._head_bytes = self._unended = 0
@@ -156,7 +160,7 @@ class Connection(asyncio.Protocol):
         elif not response.status:
             self._check_head(len(data))
         elif self._response is not None and self._is_between_chunks and data.endswith(b"\r\n"):
-            self._express = response.express
+            self._express = response.express  # else a part of the next chunk's size may be there already
 
     def eof_received(self) -> None:
         """Nobody can be asked on it any more, though it may take a turn of the loop until it is lost."""

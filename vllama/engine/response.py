@@ -15,6 +15,7 @@ HIGH_WATER_BYTES = 2**18
 
 Take = Callable[[bytes], Awaitable[None] | None]
 Express = Callable[[bytes], bool]
+"""Takes the content of a chunk, or takes nothing and returns False."""
 
 
 class Source(Protocol):
@@ -30,8 +31,10 @@ class Source(Protocol):
 class Response:
     """An engine's reply. content_type: without its parameters, in lower case. received: bytes of the body so far.
 
-    is_whole: whether all of the body was read. express: takes a whole chunk of it that came alone, or returns False and
-    has it given as all else is; to be set where nothing is left to take, nor to wait for. What it takes is not counted.
+    is_whole: whether the body's end was read, which not every body has.
+    express: takes a whole chunk that came alone, instead of whoever pours; or returns False and has it given as all
+    else is. Whoever pours sets it, anew with each thing taken, where there is nothing to wait for: it knows only what
+    was learned by then. It is gone where something is kept for later. What it takes is not counted in `received`.
 
     Reading it raises EngineGoneError where it breaks off, EngineError where it takes too long, or is no HTTP: after
     what came before that was given.

@@ -25,7 +25,10 @@ class Translator(Protocol):
         ...
 
     def express(self, write: Write) -> Express | None:
-        """What writes what becomes of a plain event that came alone, as nearly all do: to be used until one is fed."""
+        """What writes what becomes of a plain event that came alone, as nearly all do, until something is fed.
+
+        None where no event is known as plain.
+        """
         ...
 
     def end(self, out: list[bytes]) -> None:
@@ -78,18 +81,18 @@ class Pipe:
         self._set_express()
         try:
             await self._response.pour(self._pass_on)
-            try:
-                self._end(self._out)
-            except Exception:
-                self._last = self._write(b"".join(self._out)) if self._out else None
-                raise
-            outlet.leave(b"".join(self._out))
+            self._end(self._out)
+            outlet.keep_for_end(b"".join(self._out))
+        except BaseException:
+            if self._out:
+                self._last = self._write(b"".join(self._out))
+            raise
         finally:
             if self._last is not None:
                 await self._last
 
     def _pass_on(self, data: bytes) -> Awaitable[None] | None:
-        """What was read goes out at once. Returns what to wait for before more is read."""
+        """What was read goes out at once, the last of it with the end. Returns what to wait for before more is read."""
         self._response.express = None
         out: list[bytes] = []
         try:
@@ -101,8 +104,10 @@ class Pipe:
         if self._response.is_whole:
             self._out = out
             return None
-        self._set_express()
-        return self._write(b"".join(out)) if out else None
+        held = self._write(b"".join(out)) if out else None
+        if held is None:
+            self._set_express()
+        return held
 
     def _set_express(self) -> None:
         if self._events.is_between:
