@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 import uvicorn
-import uvloop
 from blockbuster import BlockBuster
 from starlette.applications import Starlette
 from xdist.scheduler import LoadScopeScheduling
@@ -81,11 +80,6 @@ class _Files(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
     return _Files(config, log)
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The server's loop: asyncio's own forgives what it does not, such as a write to a connection that is gone."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

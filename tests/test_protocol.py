@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.conftest import Alone, Serve
 from tests.fake_engine import Stream, chat_events
+from tests.loops import on_uvloop
 from vllama import protocol
 from vllama.framing import CLIENT, Attended, ClientLeft, client_of, until_client_leaves
 
@@ -118,6 +119,7 @@ class Writer:
         ("HEAD / HTTP/1.1", [], b""),
     ],
 )
+@on_uvloop
 async def test_only_chunks_are_written_at_once(serve: Serve, first_line: str, taken: list[bytes], body: bytes) -> None:
     app = Writer()
     async with serve(Starlette(routes=[Route("/", app)])) as url:
@@ -131,6 +133,7 @@ async def test_only_chunks_are_written_at_once(serve: Serve, first_line: str, ta
 
 
 @pytest.mark.parametrize(("part", "sent"), [(b"Hello", b"5\r\nHello\r\n"), (b"", b"")])
+@on_uvloop
 async def test_a_head_leaves_with_the_first_part(serve: Serve, part: bytes, sent: bytes) -> None:
     """Even where that is nothing: whoever sends it wants the head to leave."""
     ended = asyncio.Event()
@@ -157,6 +160,7 @@ async def test_each_reply_is_one_write(alone: Alone, monkeypatch: pytest.MonkeyP
     assert written == [2], "the head and the body"
 
 
+@on_uvloop
 async def test_a_client_that_left_before_anybody_attended(serve: Serve) -> None:
     began, left = asyncio.Event(), asyncio.Event()
 
@@ -183,6 +187,7 @@ async def lost(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @pytest.mark.parametrize("started", [False, True])
+@on_uvloop
 async def test_a_reply_to_a_client_that_left(serve: Serve, caplog: pytest.LogCaptureFixture, started: bool) -> None:
     """Before its head, or behind it: it goes nowhere, and nobody is told of an error."""
     asked, ended = asyncio.Event(), asyncio.Event()
@@ -209,6 +214,7 @@ async def test_a_reply_to_a_client_that_left(serve: Serve, caplog: pytest.LogCap
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+@on_uvloop
 async def test_a_client_that_left_before_a_block_that_does_not_wait(serve: Serve) -> None:
     """It is not cancelled behind it."""
     asked, ended = asyncio.Event(), asyncio.Event()
@@ -231,6 +237,7 @@ async def test_a_client_that_left_before_a_block_that_does_not_wait(serve: Serve
         await ended.wait()
 
 
+@on_uvloop
 async def test_a_client_that_leaves_is_missed_though_nobody_reads_its_requests(serve: Serve) -> None:
     """As those that wait are too many."""
     asked, ended = asyncio.Event(), asyncio.Event()
@@ -249,6 +256,7 @@ async def test_a_client_that_leaves_is_missed_though_nobody_reads_its_requests(s
         await ended.wait()
 
 
+@on_uvloop
 async def test_a_reply_that_is_through_is_forgotten(serve: Serve) -> None:
     """At once, though scope and reply know each other: the garbage collector has nothing to do."""
     found: list[Callable[[], object]] = []
