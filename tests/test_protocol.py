@@ -173,14 +173,15 @@ async def test_a_client_that_left_before_anybody_attended(serve: Serve) -> None:
         left.set()
 
     async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
-        _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
-        await began.wait()
-        writer.close()
+        await leave(url, began)
         await left.wait()
 
 
-async def lost(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def leave(url: str, asked: asyncio.Event, requests: int = 1) -> None:
+    """Ask, and close the connection when that has come."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+    writer.write(requests * b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
+    await asked.wait()
     writer.transport.abort()
     with contextlib.suppress(ConnectionError):
         await reader.read()
@@ -206,10 +207,7 @@ async def test_a_reply_to_a_client_that_left(serve: Serve, caplog: pytest.LogCap
         ended.set()
 
     async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
-        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
-        await asked.wait()
-        await lost(reader, writer)
+        await leave(url, asked)
         await ended.wait()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -230,10 +228,7 @@ async def test_a_client_that_left_before_a_block_that_does_not_wait(serve: Serve
         ended.set()
 
     async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
-        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
-        writer.write(b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
-        await asked.wait()
-        await lost(reader, writer)
+        await leave(url, asked)
         await ended.wait()
 
 
@@ -249,10 +244,7 @@ async def test_a_client_that_leaves_is_missed_though_nobody_reads_its_requests(s
         ended.set()
 
     async with serve(Starlette(routes=[Mount("/", app)])) as url, asyncio.timeout(20):
-        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
-        writer.write((protocol.MOST_WAITING + 2) * b"GET / HTTP/1.1\r\nHost: g\r\n\r\n")
-        await asked.wait()
-        await lost(reader, writer)
+        await leave(url, asked, requests=protocol.MOST_WAITING + 2)
         await ended.wait()
 
 
